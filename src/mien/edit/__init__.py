@@ -1,0 +1,1 @@
+"""Edit (filled below)."""

@@ -1,0 +1,1 @@
+"""Faces/detectors (filled below)."""

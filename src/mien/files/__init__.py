@@ -1,0 +1,1 @@
+"""Ground floor: errors, atomic files, weights on disk. Knows nothing of faces."""

@@ -1,0 +1,78 @@
+"""Weights on disk: safetensors with a JSON card beside them. Nothing here executes code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mien.files.atomic import atomic_path, sha256, write_json
+from mien.files.errors import WeightsError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SHIPPED = Path(__file__).resolve().parent.parent / "weights"
+
+
+def card_path(path: str | Path) -> Path:
+    """Return the path of the JSON card of a weight file."""
+    return Path(path).with_suffix(".json")
+
+
+def save_weights(path: str | Path, tensors: dict[str, Tensor], card: dict[str, Any]) -> None:
+    """Write ``tensors`` and a card with their SHA-256, both atomically.
+
+    Args:
+        path: Target, ending in ``.safetensors``.
+        tensors: Named tensors; made contiguous before writing.
+        card: Fields of the model card; ``sha256`` is added here.
+    """
+    from safetensors.torch import save_file
+
+    with atomic_path(path) as temporary:
+        save_file({name: value.detach().contiguous() for name, value in tensors.items()}, temporary)
+    write_json(card_path(path), {**card, "sha256": sha256(path)})
+
+
+def read_card(path: str | Path) -> dict[str, Any]:
+    """Read the card beside a weight file.
+
+    Raises:
+        WeightsError: The card is missing or not JSON.
+    """
+    card = card_path(path)
+    try:
+        value = json.loads(card.read_text())
+    except FileNotFoundError:
+        raise WeightsError(f"No card {card}: weights are a .safetensors and a .json file.") from None
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"The card {card} cannot be read: {error}") from None
+    if not isinstance(value, dict):
+        raise WeightsError(f"The card {card} is not a JSON object.")
+    return value
+
+
+def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a weight file and its card, checking the SHA-256.
+
+    Raises:
+        WeightsError: A file is missing, damaged, or differs from the hash in its card.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = Path(path)
+    card = read_card(path)
+    if not path.is_file():
+        raise WeightsError(f"No weight file {path}.")
+    found = sha256(path)
+    if found != card.get("sha256"):
+        raise WeightsError(
+            f"{path} is damaged or was replaced: its SHA-256 is {found[:12]}…, its card says "
+            f"{str(card.get('sha256'))[:12]}…. Fetch the file again."
+        )
+    try:
+        return load_file(path), card
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} is not a safetensors file: {error}") from None

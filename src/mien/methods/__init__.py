@@ -1,0 +1,27 @@
+"""The methods: one paper, one folder. Importing this package registers them all."""
+
+from mien.methods.base import (
+    FACTORS,
+    Batch,
+    Codes,
+    Method,
+    Sampler,
+    Update,
+    config_from,
+    method_class,
+    method_names,
+    register,
+)
+
+__all__ = [
+    "FACTORS",
+    "Batch",
+    "Codes",
+    "Method",
+    "Sampler",
+    "Update",
+    "config_from",
+    "method_class",
+    "method_names",
+    "register",
+]
