@@ -1,1 +1,1 @@
-"""Nets (filled below)."""
+"""Blocks that two or more methods use."""

@@ -1,0 +1,242 @@
+"""Pairs of pictures of one person from tables of faces.
+
+Four kinds: two frames of a clip, a picture and its mirror image, a picture and itself warped by
+somebody else's expression, and any of these mirrored. All are drawn in batches; a batch is a pure
+function of (seed, rank, step).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mien.data.augment import (
+    color_jitter,
+    gaussian_blur,
+    grayscale,
+    horizontal_flip,
+    lower_resolution,
+    random_similarity,
+)
+from mien.files.errors import TableError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_ANCHORS = 24  # points on the border that an expression warp leaves in place
+
+
+@dataclass(frozen=True)
+class PairSettings:
+    """How pairs are drawn and augmented.
+
+    Attributes:
+        weights: Share of each table in a batch; equal if empty.
+        mirror: Probability that the second frame is the mirror image of the first.
+        expression_warp: Probability that a pair of a single photo is warped by an expression.
+        degrees: Largest turn of a frame.
+        scale: Largest enlargement of a frame (and the inverse of the smallest).
+        shift: Largest shift, in picture widths.
+        jitter: Strength of the colour jitter of both frames.
+        code_gray: Probability of grey for what the encoder sees (0: it sees the frame itself).
+        code_blur: Probability of a blur and of a lower resolution for what the encoder sees.
+    """
+
+    weights: tuple[float, ...] = ()
+    mirror: float = 0.5
+    expression_warp: float = 0.0
+    degrees: float = 0.0
+    scale: float = 1.025
+    shift: float = 0.0
+    jitter: float = 0.05
+    code_gray: float = 0.0
+    code_blur: float = 0.0
+
+
+class PairSampler:
+    """Draws ``{"image0", "image1", "code0", "code1", "anchor0", "anchor1"}`` batches.
+
+    ``image*`` are frames ``(B, 3, S, S)`` in [-1, 1], ``code*`` what the expression encoder sees of
+    them (more strongly augmented), ``anchor*`` ``(B,)`` is 1 for frames that their labels call
+    neutral and frontal.
+
+    Args:
+        caches: Tables of faces; those with clips give pairs of frames, others pairs of one photo.
+        settings: How pairs are drawn.
+        batch_size: Pairs in a batch.
+        seed: Seed of the run.
+        rank: Number of the process.
+
+    Raises:
+        TableError: Expression warps are asked for and no table holds expression/neutral pairs.
+    """
+
+    def __init__(
+        self, caches: list[Any], settings: PairSettings, batch_size: int, seed: int, rank: int
+    ) -> None:
+        self.caches, self.settings = caches, settings
+        self.batch_size, self.seed, self.rank = batch_size, seed, rank
+        share = np.array(settings.weights or [1.0] * len(caches), np.float64)
+        if len(share) != len(caches):
+            raise TableError(f"{len(share)} weights are given for {len(caches)} tables.")
+        self.share = share / share.sum()
+        self.rows = [cache.select(split="train") for cache in caches]
+        self.partners = [
+            _partners(cache, rows) for cache, rows in zip(caches, self.rows, strict=True)
+        ]
+        self.anchors = [_anchors(cache) for cache in caches]
+        self.bank = np.concatenate(
+            [_expressions(cache, rows) for cache, rows in zip(caches, self.rows, strict=True)]
+        )
+        if settings.expression_warp and not len(self.bank):
+            raise TableError(
+                "Expression warps need a table of expression/neutral pairs: "
+                "mien prepare ict_pairs:DIR --out TABLE"
+            )
+
+    def __call__(self, step: int) -> dict[str, Tensor]:
+        """Draw the batch of ``step``."""
+        s, n = self.settings, self.batch_size
+        rng = np.random.default_rng([self.seed, self.rank, step])
+        generator = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
+        table = np.sort(rng.choice(len(self.caches), n, p=self.share))
+        first, second, points, anchor, single = [], [], [], [], []
+        for t, cache in enumerate(self.caches):
+            count = int((table == t).sum())
+            if not count:
+                continue
+            a = rng.choice(self.rows[t], count)
+            b = self.partners[t].draw(a, rng)
+            first.append(cache.take(a))
+            second.append(cache.take(b))
+            points.append(cache.landmarks[a])
+            anchor.append(np.stack([self.anchors[t][a], self.anchors[t][b]]))
+            single.append(a == b)
+        x0 = torch.cat(first).float().div_(127.5).sub_(1.0)
+        x1 = torch.cat(second).float().div_(127.5).sub_(1.0)
+        flags = torch.from_numpy(np.concatenate(anchor, 1)).float()
+
+        alone = np.concatenate(single)
+        if s.expression_warp:
+            warped = alone & (rng.random(n) < s.expression_warp)
+            index = torch.from_numpy(np.flatnonzero(warped))
+            if len(index):
+                shift = self.bank[rng.integers(len(self.bank), size=len(index))]
+                shift = shift * rng.uniform(-0.3, 1.0, (len(index), 1, 1))
+                x1[index] = warp_points(
+                    x1[index],
+                    torch.from_numpy(np.concatenate(points)[warped]),
+                    torch.from_numpy(shift.astype(np.float32)),
+                )
+                flags[1, index] = 0.0
+            alone &= ~warped
+
+        x = torch.cat([x0, x1])
+        if s.degrees or s.shift or s.scale != 1:
+            x = random_similarity(x, generator, s.degrees, (1 / s.scale, s.scale), s.shift)[0]
+        x = color_jitter(x, generator, s.jitter, s.jitter, s.jitter, s.jitter / 5, p=0.8)
+        x = horizontal_flip(x, generator, p=0.5)[0]
+        x0, x1 = x.chunk(2)
+        mirrored = torch.from_numpy(alone | (rng.random(n) < s.mirror))
+        # As published: the mirror image is of the first frame as it was augmented.
+        x1 = torch.where(mirrored[:, None, None, None], x0.flip(-1), x1)
+        flags[1] = torch.where(mirrored, flags[0], flags[1])
+        batch = {"image0": x0, "image1": x1, "anchor0": flags[0], "anchor1": flags[1]}
+        if s.code_gray or s.code_blur:
+            code = torch.cat([x0, x1])
+            code = color_jitter(code, generator, 0.3, 0.3, 0.3, 0.03, p=0.8)
+            code = grayscale(code, generator, p=s.code_gray)
+            code = gaussian_blur(code, generator, (0.3, 1.2), p=s.code_blur)
+            code = lower_resolution(code, generator, (0.4, 1.0), p=s.code_blur)
+            batch["code0"], batch["code1"] = code.chunk(2)
+        return batch
+
+
+def warp_points(x: Tensor, points: Tensor, shift: Tensor) -> Tensor:
+    """Move ``points`` of the pictures by ``shift`` and everything between them smoothly.
+
+    Args:
+        x: ``(B, C, S, S)``.
+        points: ``(B, P, 2)`` in pixels.
+        shift: ``(B, P, 2)`` in pixels, where each point goes.
+
+    Returns:
+        ``(B, C, S, S)``; the border stays in place. The displacement is a Gaussian radial basis
+        interpolation of the points' shifts.
+    """
+    size = x.shape[-1]
+    unit = 2 / (size - 1)
+    around = torch.linspace(0, 2 * np.pi, _ANCHORS + 1)[:-1]
+    ring = torch.stack([around.cos(), around.sin()], -1)
+    ring = ring / ring.abs().amax(-1, keepdim=True)  # on the border of the square
+    source = points * unit - 1
+    target = torch.cat([source + shift * unit, ring.expand(len(x), -1, -1)], 1)
+    move = torch.cat([-shift * unit, torch.zeros(len(x), _ANCHORS, 2)], 1)
+
+    def kernel(a: Tensor, b: Tensor) -> Tensor:
+        distance: Tensor = torch.cdist(a, b)
+        return torch.exp(-((distance / 0.35) ** 2))
+
+    matrix = kernel(target, target) + 1e-2 * torch.eye(target.shape[1])
+    weight = torch.linalg.solve(matrix, move)
+    coarse = 32
+    axis = torch.linspace(-1, 1, coarse)
+    grid = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1).view(1, -1, 2)
+    flow = (kernel(grid.expand(len(x), -1, -1), target) @ weight).view(-1, coarse, coarse, 2)
+    flow = F.interpolate(
+        flow.permute(0, 3, 1, 2), (size, size), mode="bilinear", align_corners=True
+    )
+    axis = torch.linspace(-1, 1, size)
+    base = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1)
+    return F.grid_sample(
+        x, base + flow.permute(0, 2, 3, 1), padding_mode="border", align_corners=True
+    )
+
+
+class _Partners:
+    """For every row the rows of the same clip; a row without a clip is its own partner."""
+
+    def __init__(self, clip: NDArray[np.int64]) -> None:
+        self.order = np.argsort(clip, kind="stable")
+        ordered = clip[self.order]
+        self.start = np.searchsorted(ordered, clip, "left")
+        self.stop = np.searchsorted(ordered, clip, "right")
+        self.known = clip >= 0
+
+    def draw(self, rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+        """Return a random other row of the same clip for each of ``rows``."""
+        low, count = self.start[rows], self.stop[rows] - self.start[rows]
+        other = self.order[low + rng.integers(0, count)]
+        again = other == rows  # one redraw makes "the same frame twice" rare, not impossible
+        other[again] = self.order[low + rng.integers(0, count)][again]
+        return np.where(self.known[rows], other, rows)
+
+
+def _partners(cache: Any, rows: NDArray[np.int64]) -> _Partners:
+    clip = np.full(len(cache), -1, np.int64)
+    clip[rows] = cache.clip[rows]
+    return _Partners(clip)
+
+
+def _anchors(cache: Any) -> NDArray[np.bool_]:
+    """Rows that their labels call neutral and near frontal (exact labels only: renders)."""
+    turn = np.abs(np.nan_to_num(cache.pose, nan=90.0))
+    frontal = (turn[:, 0] < 4) & (turn[:, 1] < 6) & (turn[:, 2] < 4)
+    return np.asarray(frontal & (cache.expression == "neutral"))
+
+
+def _expressions(cache: Any, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return landmark shifts ``(n, 68, 2)`` from neutral to expression of one head in one pose."""
+    keep = rows[np.char.startswith(cache.dataset[rows].astype(str), "ict_pairs")]
+    neutral = {int(cache.clip[i]): i for i in keep if cache.expression[i] == "neutral"}
+    shifts = [
+        cache.landmarks[i] - cache.landmarks[neutral[int(cache.clip[i])]]
+        for i in keep
+        if cache.expression[i] != "neutral" and int(cache.clip[i]) in neutral
+    ]
+    return np.array(shifts, np.float32).reshape(-1, 68, 2)

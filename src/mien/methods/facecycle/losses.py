@@ -1,0 +1,55 @@
+"""The losses of FaceCycle (spec §1.4, §1.5). Images here are ImageNet-normalised, as in the paper."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mien.nets.ssim import ssim
+
+
+def l1(a: Tensor, b: Tensor) -> Tensor:
+    """Mean absolute error."""
+    return (a - b).abs().mean()
+
+
+def symmetry(y: Tensor) -> Tensor:
+    """Sym(y): mean difference of the left half and the mirrored right half of ``(B, C, H, W)``."""
+    half = y.shape[-1] // 2
+    return (y[..., :half] - y[..., -half:].flip(-1)).abs().mean()
+
+
+def gram(features: Tensor) -> Tensor:
+    """F Fᵀ / (H·W) of ``(B, C, H, W)``: ``(B, C, C)``; not divided by C."""
+    f = features.flatten(2)
+    return f @ f.transpose(1, 2) / f.shape[-1]
+
+
+def gram_loss(found: list[Tensor], target: list[Tensor]) -> Tensor:
+    """L_perc: sum over layers of the squared error of Gram matrices.
+
+    ``found`` may hold k times the batch of ``target`` (several pictures of the same images): the
+    target's Grams are computed once and repeated, the published code passes it k times.
+    """
+    total = found[0].new_zeros(())
+    for f, t in zip(found, target, strict=True):
+        with torch.no_grad():
+            wanted = gram(t)
+        g = gram(f)
+        repeated = wanted.repeat(len(g) // len(wanted), 1, 1)
+        total = total + (g - repeated).square().mean()
+    return total
+
+
+def dissimilarity(x: Tensor, y: Tensor) -> Tensor:
+    """1 - SSIM(x, y), mean over the batch; constants C1 = 0.01², C2 = 0.03²."""
+    return 1 - ssim(x, y).mean()
+
+
+def margin(mean_face: Tensor, neutral: Tensor, official: bool) -> Tensor:
+    """L_mar: up to 0.1 a pixel between mean face and neutral face is free.
+
+    The published code throws its hinge away and is left with mean(|m - n| - 0.1).
+    """
+    difference = (mean_face - neutral).abs() - 0.1
+    return difference.mean() if official else difference.relu().mean()

@@ -1,0 +1,254 @@
+"""The four networks of FaceCycle (spec §1.3; parameter counts are tested).
+
+``width`` is the number of channels of the first layer: 64 in the paper. Shapes in comments are for
+a 64 px input and width w.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mien.nets.vgg import Vgg19
+from mien.nets.warp import inverse_flow, warp
+
+CODE = 256  # length of c_exp and c_id
+
+
+def lrelu(x: Tensor) -> Tensor:
+    """Leaky ReLU with the paper's slope."""
+    return F.leaky_relu(x, 0.1)
+
+
+def conv3(cin: int, cout: int, stride: int = 1) -> nn.Conv2d:
+    """3x3 convolution, padding 1."""
+    return nn.Conv2d(cin, cout, 3, stride, 1)
+
+
+class LinearAttention(nn.Module):
+    """Linear channel attention: ``(B, C, H, W)`` → the same shape, cost linear in H·W."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.g = nn.Conv2d(channels, channels, 1)
+        self.theta = nn.Conv2d(channels, channels, 1)
+        self.phi = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """S = φ θᵀ with θ softmax over positions; A = S g with g softmax over channels."""
+        theta = self.theta(x).flatten(2).softmax(2)  # (B, C, N)
+        phi = self.phi(x).flatten(2)
+        g = self.g(x).flatten(2).softmax(1)
+        a = (phi @ theta.transpose(1, 2)) @ g
+        return lrelu(x + a.view_as(x))
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut; no normalisation layer."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = conv3(channels, channels)
+        self.conv2 = conv3(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → the same shape."""
+        return lrelu(x + self.conv2(lrelu(self.conv1(x))))
+
+
+def _he_init(module: nn.Module) -> None:
+    """Conv weights N(0, sqrt(2 / (k·k·out))), linear weights N(0, 0.01), biases 0."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            deviation = math.sqrt(2 / (layer.kernel_size[0] ** 2 * layer.out_channels))
+            nn.init.normal_(layer.weight, 0, deviation)
+        elif isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, 0, 0.01)
+        else:
+            continue
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+
+
+class Encoder(nn.Module):
+    """Image → code ``(B, 256)`` in (-1, 1). E_exp and E_id are two of these.
+
+    ``features`` is fully convolutional (any size); ``forward`` needs 64 px, for which the flattened
+    features are 2w·4·4 long.
+    """
+
+    def __init__(self, width: int = 64) -> None:
+        super().__init__()
+        w = width
+        act = nn.LeakyReLU(0.1)
+        self.conv1 = nn.Sequential(nn.Conv2d(3, w, 7, 2, 3), act, conv3(w, w), act)  # w 32²
+        self.layer1 = nn.Sequential(conv3(w, w), act, LinearAttention(w), conv3(w, w), act)
+        self.layer2_1 = nn.Sequential(
+            conv3(w, 2 * w, 2), act, LinearAttention(2 * w), conv3(2 * w, 2 * w), act
+        )  # 2w 16²
+        self.resblock1 = ResidualBlock(2 * w)
+        self.resblock2 = ResidualBlock(2 * w)
+        self.layer2_2 = nn.Sequential(conv3(2 * w, 2 * w, 2), act, conv3(2 * w, 2 * w), act)  # 8²
+        self.layer3_1 = nn.Sequential(conv3(2 * w, 4 * w, 2), act, conv3(4 * w, 4 * w), act)  # 4²
+        self.layer3_2 = nn.Sequential(conv3(4 * w, 4 * w), act, conv3(4 * w, 2 * w), act)  # 2w 4²
+        self.fc = nn.Sequential(
+            nn.Linear(2 * w * 16, 512), nn.LeakyReLU(0.1), nn.Linear(512, CODE), nn.Tanh()
+        )
+        _he_init(self)
+
+    def stage_outputs(self, x: Tensor) -> list[Tensor]:
+        """Return w 32², 2w 16², 2w 8², 4w 4², 2w 4² for a 64 px input."""
+        x = self.conv1(x)
+        s1 = self.layer1(x)
+        s2 = self.resblock2(self.resblock1(self.layer2_1(s1)))
+        s3 = self.layer2_2(s2)
+        s4 = self.layer3_1(s3)
+        return [s1, s2, s3, s4, self.layer3_2(s4)]
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return the last convolutional features ``(B, 2w, h, w)``; 4x4 at 64 px, 7x7 at 100 px."""
+        return self.stage_outputs(x)[-1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the code ``(B, 256)`` of ``x`` ``(B, 3, 64, 64)``."""
+        code: Tensor = self.fc(self.features(x).flatten(1))
+        return code
+
+
+class FlowDecoder(nn.Module):
+    """Expression code ``(B, 256)`` → flow ``(B, 2, 16, 16)`` in (-1, 1)."""
+
+    def __init__(self, width: int = 64) -> None:
+        super().__init__()
+        c = 4 * width
+        self.expand = nn.Conv2d(CODE, 16 * c, 1)  # then PixelShuffle(4): c 4²
+        self.attention1 = LinearAttention(c)
+        self.conv1 = conv3(c, c)
+        self.conv2 = conv3(c, c // 2)
+        self.attention2 = LinearAttention(c // 2)
+        self.conv3 = conv3(c // 2, c // 2)
+        self.resblock1 = ResidualBlock(c // 2)
+        self.resblock2 = ResidualBlock(c // 2)
+        self.conv4 = conv3(c // 2, c // 4)
+        self.to_flow = nn.Conv2d(c // 4, 2, 1, bias=False)
+        _he_init(self)
+        for layer in (self.conv4, self.to_flow):
+            nn.init.normal_(layer.weight, 0, 0.05)  # flow is near the identity at the start
+
+    def forward(self, code: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the flow that removes the expression and its inverse."""
+        x = lrelu(F.pixel_shuffle(self.expand(code[:, :, None, None]), 4))
+        x = lrelu(self.conv1(self.attention1(x)))
+        x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
+        x = lrelu(self.conv3(self.attention2(lrelu(self.conv2(x)))))
+        x = self.resblock2(self.resblock1(x))
+        x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
+        flow = torch.tanh(self.to_flow(lrelu(self.conv4(x))))
+        return flow, inverse_flow(flow)
+
+
+class NoiseEncoding(nn.Module):
+    """Appearance residual from noise and the features' means: in-paints what a warp exposes."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = conv3(channels, channels)
+        self.conv2 = conv3(channels, channels)
+
+    def forward(self, features: Tensor, noise: Tensor) -> Tensor:
+        """``features`` and ``noise`` are ``(B, C, H, W)``; so is the residual."""
+        mean = features.mean((2, 3), keepdim=True)
+        return F.relu(self.conv2(F.relu(self.conv1(noise + mean))))
+
+
+class Generator(nn.Module):
+    """G(x, f): image and flow → image, by warping features at two scales.
+
+    Args:
+        width: Channels of the first layer (64 in the paper).
+        blocks: Residual blocks at 1/4 of the resolution (8 in the paper).
+        noise: At evaluation: zeros (deterministic) or, as published, normal noise.
+    """
+
+    def __init__(self, width: int = 64, blocks: int = 8, eval_noise: bool = False) -> None:
+        super().__init__()
+        c = 4 * width
+        self.eval_noise = eval_noise
+        self.stem = Vgg19(("relu2_1", "relu3_1"), width)
+        self.noise16 = NoiseEncoding(c)
+        self.noise32 = NoiseEncoding(c // 2)
+        self.reduce = conv3(c, c)
+        self.blocks = nn.Sequential(*[ResidualBlock(c) for _ in range(blocks)])
+        self.up1 = nn.ConvTranspose2d(c, c // 2, 4, 2, 1)
+        self.conv1 = conv3(c // 2, c // 2)
+        self.up2 = nn.ConvTranspose2d(c, c // 2, 4, 2, 1)
+        self.conv2 = conv3(c // 2, c // 2)
+        self.to_rgb = conv3(c // 2, 3)
+
+    def extract(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the features that ``decode`` warps: 2w at 1/2 and 4w at 1/4 of the resolution."""
+        a, b = self.stem(x)
+        return a, b
+
+    def decode(self, features: tuple[Tensor, Tensor], flow: Tensor | None) -> Tensor:
+        """Warp the features by ``flow`` (or not), add the appearance residuals, draw the image."""
+        a, b = features
+        if flow is not None:
+            b = warp(b, flow) + self.noise16(b, self._noise(b))
+            a = warp(a, flow) + self.noise32(a, self._noise(a))
+        y = self.blocks(F.relu(self.reduce(b)))
+        y = F.relu(self.conv1(F.relu(self.up1(y))))
+        y = F.relu(self.conv2(F.relu(self.up2(torch.cat([a, y], 1)))))
+        image: Tensor = self.to_rgb(y)
+        return image
+
+    def forward(self, x: Tensor, flow: Tensor | None) -> Tensor:
+        """``x`` ``(B, 3, H, W)``, ``flow`` ``(B, 2, h, w)`` or None → ``(B, 3, H, W)``."""
+        return self.decode(self.extract(x), flow)
+
+    def _noise(self, like: Tensor) -> Tensor:
+        if self.training or self.eval_noise:
+            return torch.randn_like(like)
+        return torch.zeros_like(like)
+
+
+class Renormalise(nn.Module):
+    """Instance normalisation, then scale γ(c) and shift β(c); γ is used directly, not 1 + γ."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gamma = nn.Conv2d(CODE, channels, 1)
+        self.beta = nn.Conv2d(CODE, channels, 1)
+
+    def forward(self, x: Tensor, code: Tensor) -> Tensor:
+        """``x`` ``(B, C, H, W)``, ``code`` ``(B, 256)``."""
+        c = code[:, :, None, None]
+        return F.instance_norm(x) * self.gamma(c) + self.beta(c)
+
+
+class Normaliser(nn.Module):
+    """N: neutral face → mean face (``denorm``) and mean face → neutral face (``renorm``)."""
+
+    def __init__(self, width: int = 64, blocks: int = 7) -> None:
+        super().__init__()
+        c = 4 * width
+        self.stem = Vgg19(("relu3_1",), width)
+        self.denorm = Renormalise(c)
+        self.renorm = Renormalise(c)
+        self.blocks = nn.Sequential(*[ResidualBlock(c) for _ in range(blocks)])
+        self.up1 = nn.ConvTranspose2d(c, c // 2, 4, 2, 1)
+        self.conv1 = conv3(c // 2, c // 2)
+        self.up2 = nn.ConvTranspose2d(c // 2, c // 2, 4, 2, 1)
+        self.to_rgb = nn.Conv2d(c // 2, 3, 1)
+
+    def forward(self, x: Tensor, direction: str, code: Tensor) -> Tensor:
+        """``x`` ``(B, 3, H, W)``; ``direction`` is ``denorm`` or ``renorm``; ``code`` is c_id."""
+        y = self.stem(x)[0]
+        y = (self.denorm if direction == "denorm" else self.renorm)(y, code)
+        y = self.blocks(y)
+        y = F.relu(self.conv1(F.relu(self.up1(y))))
+        image: Tensor = self.to_rgb(F.relu(self.up2(y)))
+        return image

@@ -1,0 +1,56 @@
+"""Frozen feature extractors for perceptual losses.
+
+VGG-19 with ImageNet weights where the user has torchvision's file; otherwise the first stages of
+the project's own landmark network, which is shipped.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from mien.faces.landmarks import load_landmark_net
+from mien.files.weights import SHIPPED
+from mien.nets.vgg import Vgg19
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class VggFeatures(nn.Module):
+    """relu2_1, relu3_1, relu4_1 of VGG-19 for images in [-1, 1]."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, weights: Path) -> None:
+        super().__init__()
+        self.net = Vgg19(("relu2_1", "relu3_1", "relu4_1"))
+        self.net.load_torchvision(weights)
+        self.net.requires_grad_(False).eval()
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Return three feature maps of ``x`` ``(B, 3, H, W)`` in [-1, 1]."""
+        found: list[Tensor] = self.net(((x + 1) / 2 - self.mean) / self.std)
+        return found
+
+
+class LandmarkFeatures(nn.Module):
+    """The three stages of the shipped landmark network, frozen, normalisation statistics fixed."""
+
+    def __init__(self, weights: Path | None = None) -> None:
+        super().__init__()
+        self.net = load_landmark_net(weights or SHIPPED / "landmarks.safetensors")
+        self.net.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> LandmarkFeatures:
+        """Stay in evaluation mode: batch statistics of the loss network never move."""
+        return super().train(False)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Return three feature maps of ``x`` ``(B, 3, H, W)`` in [-1, 1]."""
+        return self.net.features(x)
