@@ -54,9 +54,7 @@ def crop_to_photo(landmarks: NDArray[Any], crop: str = "tight", size: int = 112)
     points = _to_complex(np.asarray(landmarks, dtype=np.float64))
     left, right = points[..., 36:42].mean(-1), points[..., 42:48].mean(-1)
     if crop == "tight":
-        five = np.stack(
-            [left, right, points[..., 30], points[..., 48], points[..., 54]], axis=-1
-        )
+        five = np.stack([left, right, points[..., 30], points[..., 48], points[..., 54]], axis=-1)
         target = _to_complex((_TEMPLATE + 0.5) * size / 112 - 0.5)
         centre, target_centre = five.mean(-1), target.mean()
         centred = five - centre[..., None]
@@ -103,9 +101,7 @@ def transform_points(points: NDArray[Any], matrix: NDArray[Any]) -> Array:
     return moved.astype(np.float32)
 
 
-def warp_crop(
-    image: Image, to_photo: NDArray[Any], size: int, border: Border = "reflect"
-) -> Image:
+def warp_crop(image: Image, to_photo: NDArray[Any], size: int, border: Border = "reflect") -> Image:
     """Cut a crop out of a photo, without aliasing when it shrinks.
 
     Args:

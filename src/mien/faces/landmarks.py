@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -175,12 +176,14 @@ def _sample(image: Image, to_image: NDArray[np.float32]) -> Image:
         scale = np.array([small.shape[1] / image.shape[1], small.shape[0] / image.shape[0]])
         to_image = to_image * scale[:, None]
         to_image[:, 2] += (scale - 1) / 2
-        image = small
+        image = np.asarray(small, dtype=np.uint8)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return np.asarray(cv2.warpAffine(image, to_image.astype(np.float64), (INPUT, INPUT), flags=flags))
+    return np.asarray(
+        cv2.warpAffine(image, to_image.astype(np.float64), (INPUT, INPUT), flags=flags)
+    )
 
 
-def _frames(centre: Array, side: Array, turn: Array) -> NDArray[np.float32]:
+def _frames(centre: NDArray[Any], side: NDArray[Any], turn: NDArray[Any]) -> NDArray[np.float32]:
     """Return ``(n, 2, 3)`` crop pixel → image pixel for squares turned by ``turn`` radians."""
     c, s = np.cos(turn) * side / INPUT, np.sin(turn) * side / INPUT
     linear = np.stack([np.stack([c, -s], -1), np.stack([s, c], -1)], -2)
