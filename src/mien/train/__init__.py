@@ -1,1 +1,1 @@
-"""Train (filled below)."""
+"""Engine: recipes, loop, checkpoints, moving averages, logs. Knows nothing of any paper."""

@@ -1,0 +1,498 @@
+"""The engine: from a recipe to weights. It knows nothing of any paper."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import shlex
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn, optim
+
+from mien.data.cache import FaceCache
+from mien.faces.image import write_image
+from mien.files.errors import CheckpointError, ConfigError, MienError
+from mien.files.weights import SHIPPED, load_weights, save_weights
+from mien.methods.base import Batch, Method, Sampler, config_from, method_class
+from mien.train.checkpoint import (
+    Checkpoint,
+    checkpoints,
+    clear_unfinished,
+    disk_errors,
+    load_newest,
+    pack_optimiser,
+    save_checkpoint,
+    stored,
+    unpack_optimiser,
+)
+from mien.train.ema import Ema
+from mien.train.log import Log, say
+from mien.train.parallel import Parallel, cores, launch
+from mien.train.prefetch import channels_last, prefetch
+from mien.train.recipe import Overrides, Recipe, load_recipe, override_pairs
+
+PREVIEW = 1 << 31  # the preview's batch is drawn as if for this step, which no training reaches
+
+# What may differ between a run and its resumption without changing what a step computes.
+_FREE = ("tables", "steps", "images", "preview_every", "checkpoint_every", "log_every")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A recipe together with how this run of it is carried out.
+
+    Attributes:
+        recipe: What to compute.
+        out: Folder of the run.
+        command: The command that repeats it.
+        init_from: Weights to start from, or None.
+        resume: Go on from the newest checkpoint in ``out``.
+        threads: Threads of each process.
+        tensorboard: Write event files too.
+    """
+
+    recipe: Recipe
+    out: Path
+    command: str
+    init_from: Path | None = None
+    resume: bool = False
+    threads: int = 1
+    tensorboard: bool = False
+
+
+def train(
+    recipe: str | Path,
+    *,
+    overrides: Overrides = (),
+    out: str | Path | None = None,
+    resume: bool = False,
+    dry_run: bool = False,
+    init_from: str | Path | None = None,
+    devices: int = 1,
+    accelerator: str = "auto",
+    precision: str | None = None,
+    threads: int = 0,
+    tensorboard: bool = False,
+) -> Path:
+    """Train a method as a recipe says.
+
+    ``out`` then holds ``weights.safetensors`` with its card ``weights.json`` (rewritten at every
+    checkpoint), ``metrics.jsonl``, ``previews/`` and ``checkpoints/``.
+
+    Args:
+        recipe: A YAML file, or the short name of a recipe (``facecycle/laptop``).
+        overrides: ``{"key": value}`` or ``["key=value"]``, e.g. ``["config.width=32"]``.
+        out: Folder of the run; ``runs/<method>/<recipe>`` if None.
+        resume: Go on from the newest whole checkpoint in ``out``; start if there is none.
+        dry_run: Only print what would be done, at which speed; write nothing.
+        init_from: Weights to start from: a ``.safetensors`` file, the folder of another run, or a
+            shipped name. Tensors that the method has not are left out.
+        devices: Number of processes, each with a batch of its own.
+        accelerator: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        precision: Overrides the recipe's.
+        threads: CPU threads of each process; 0: all cores, shared among the processes.
+        tensorboard: Also write TensorBoard event files.
+
+    Returns:
+        The folder of the run.
+
+    Raises:
+        ConfigError: Recipe, overrides, or a resume with other settings.
+        TableError: A table is missing or lacks a column that the method needs.
+        CheckpointError: ``out`` is in use, checkpoints are damaged, or the disk is full.
+    """
+    pairs = override_pairs(overrides)
+    if precision is not None:
+        pairs.append(("precision", precision))
+    settings = load_recipe(recipe, dict(pairs), processes=devices)
+    name = Path(recipe).with_suffix("").name
+    folder = Path(out) if out is not None else Path("runs") / settings.method / name
+    job = Job(
+        recipe=settings,
+        out=folder,
+        command=_command(recipe, pairs, init_from, devices),
+        init_from=None if init_from is None else _weights_file(init_from),
+        resume=resume,
+        threads=threads or cores(devices),
+        tensorboard=tensorboard,
+    )
+    if dry_run:
+        from mien.train.estimate import estimate
+
+        print(estimate(job, devices, accelerator))
+        return folder
+    if not resume and checkpoints(folder / "checkpoints"):
+        raise CheckpointError(
+            f"{folder} already holds a training: go on with --resume, or choose another --out."
+        )
+    with _forward_signals():
+        problem = launch(
+            _work,
+            job,
+            devices=devices,
+            accelerator=accelerator,
+            precision=settings.precision,
+        )
+    if problem is not None:
+        raise problem
+    return folder
+
+
+def _work(parallel: Parallel, job: Job) -> MienError | None:
+    """Train in one process. Errors are returned: raised, they would lose their class on the way."""
+    try:
+        Training(job, parallel).run()
+    except MienError as error:
+        return error
+    return None
+
+
+class Training:
+    """One process of a training.
+
+    Attributes:
+        method: The method in training.
+        sampler: Step → batch of this process.
+        optimisers: By the method's names.
+        data: Name, fingerprint, faces and licences of each table.
+    """
+
+    def __init__(self, job: Job, parallel: Parallel) -> None:
+        self.job, self.recipe, self.parallel = job, job.recipe, parallel
+        recipe = self.recipe
+        torch.set_num_threads(job.threads)
+        cls = method_class(recipe.method)
+        config = config_from(cls.Config, recipe.config)
+        seed_everything(recipe.seed, 0, 0)
+        self.method: Method = cls(config, recipe.stage or cls.stages[0])
+        if self.method.columns and not recipe.tables:
+            raise ConfigError("The recipe names no table of faces; add tables=FOLDER.")
+        caches = [self._cache(folder) for folder in recipe.tables]
+        self.data = [
+            {
+                "table": Path(folder).name,
+                "fingerprint": cache.fingerprint,
+                "faces": len(cache),
+                "licences": cache.info.get("licences", {}),
+            }
+            for folder, cache in zip(recipe.tables, caches, strict=True)
+        ]
+        self.sampler: Sampler = self.method.sampler(
+            caches, recipe.batch_size, recipe.seed, parallel.rank
+        )
+        if job.init_from is not None:
+            self._start_from(job.init_from)
+        self.method.to(parallel.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.method.train()
+        parallel.share(self.method.state_dict().values())
+        self.optimisers: dict[str, optim.Optimizer] = self.method.optimisers(recipe.learning_rate)
+        self.bases = {
+            name: [float(group["lr"]) for group in optimiser.param_groups]
+            for name, optimiser in self.optimisers.items()
+        }
+        self.ema = Ema(self.method, recipe.ema) if recipe.ema else None
+
+    def step(self, step: int, batch: Batch) -> dict[str, float]:
+        """Train on one batch; return the method's scalars."""
+        factor = self.recipe.factor(step)
+        for name, optimiser in self.optimisers.items():
+            for group, base in zip(optimiser.param_groups, self.bases[name], strict=True):
+                group["lr"] = base * factor
+        # As the batch, a network's own noise is a function of the step: resuming is exact.
+        seed_everything(self.recipe.seed, self.parallel.rank, step + 1)
+
+        def update(name: str, loss: Tensor) -> None:
+            if not torch.isfinite(loss):
+                raise ConfigError(
+                    f"The loss of {name!r} is {loss.item()} at step {step + 1}: lower "
+                    "learning_rate or set clip, then go on with --resume or train again."
+                )
+            with torch.autocast(self.parallel.device.type, enabled=False):
+                self.parallel.update(self.optimisers[name], loss, self.recipe.clip)
+
+        with self.parallel.autocast():
+            scalars = self.method.step(self.parallel.to_device(batch), update)
+        if self.ema is not None:
+            self.ema.update(step)
+        return scalars
+
+    def run(self) -> None:
+        """Train to the recipe's last step, or until a signal asks to stop."""
+        recipe, parallel, out = self.recipe, self.parallel, self.job.out
+        start, log_state = self._resume()
+        with contextlib.ExitStack() as stack:
+            stop = stack.enter_context(_stop_on_signal())
+            log: Log | None = None
+            if parallel.first:
+                log = stack.enter_context(
+                    Log(
+                        out,
+                        steps=recipe.steps,
+                        every=recipe.log_every,
+                        images_per_step=recipe.batch_size * parallel.processes,
+                        state=log_state,
+                        start=start,
+                        tensorboard=self.job.tensorboard,
+                    )
+                )
+            if start == 0:  # also tells at once whether the folder can be written
+                self._checkpoint(0, log)
+            batches = stack.enter_context(
+                contextlib.closing(prefetch(self.sampler, start, recipe.steps))
+            )
+            done = start
+            for step, batch in batches:
+                scalars = self.step(step, batch)
+                done = step + 1
+                if log is not None:
+                    log.add(done, scalars, recipe.learning_rate * recipe.factor(step))
+                last = done == recipe.steps
+                if recipe.preview_every and (last or done % recipe.preview_every == 0):
+                    self._preview(done)
+                stopped = parallel.any(stop.is_set())
+                if last or stopped or done % recipe.checkpoint_every == 0:
+                    self._checkpoint(done, log)
+                if stopped and not last:
+                    if log is not None:
+                        say(
+                            f"Stopped after step {done} of {recipe.steps}; go on with: "
+                            f"{self.job.command} --out {shlex.quote(str(out))} --resume"
+                        )
+                    return
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return what is worth keeping of the method's tensors, contiguous on the CPU."""
+        skip = tuple(getattr(self.method, "not_saved", ()))
+        return {
+            name: stored(value)
+            for name, value in self.method.state_dict().items()
+            if not (skip and name.startswith(skip))
+        }
+
+    def _cache(self, folder: str) -> FaceCache:
+        from mien.data.table import Table
+
+        Table(folder).require(self.method.columns, self.method.name)
+        if self.parallel.first:  # one process decodes, the others find the file
+            FaceCache(folder, self.recipe.size)
+        self.parallel.barrier()
+        return FaceCache(folder, self.recipe.size)
+
+    def _start_from(self, file: Path) -> None:
+        tensors, _ = load_weights(file)
+        own = self.method.state_dict()
+        known = [name for name in tensors if name in own]
+        if not known:
+            raise ConfigError(
+                f"{file} has no tensor of {self.recipe.method}; give weights of that method."
+            )
+        for name in known:
+            if own[name].shape != tensors[name].shape:
+                raise ConfigError(
+                    f"{name} is {tuple(tensors[name].shape)} in {file} and "
+                    f"{tuple(own[name].shape)} in this recipe; give both the same config."
+                )
+        self.method.load_state_dict({name: tensors[name] for name in known}, strict=False)
+        if self.parallel.first:
+            say(
+                f"Starts from {file}: {len(known)} tensors, {len(own) - len(known)} new ones, "
+                f"{len(tensors) - len(known)} not used."
+            )
+
+    def _resume(self) -> tuple[int, dict[str, Any]]:
+        """Take over the newest checkpoint; return its step and the log's state."""
+        folder = self.job.out / "checkpoints"
+        if self.parallel.first:
+            clear_unfinished(folder)
+        self.parallel.barrier()
+        found = load_newest(folder) if self.job.resume else None
+        if found is None:
+            return 0, {}
+        self._check_same(found.state)
+        weights = found.part("weights")
+        missing, unexpected = self.method.load_state_dict(weights, strict=False)
+        skip = tuple(getattr(self.method, "not_saved", ()))
+        if unexpected or any(not (skip and name.startswith(skip)) for name in missing):
+            raise CheckpointError(
+                f"The newest checkpoint in {folder} is of another network: use the version of mien "
+                "that wrote it, or train again into another folder."
+            )
+        if self.ema is not None:
+            self.ema.load(found.part("ema"))
+        for name, optimiser in self.optimisers.items():
+            values = found.state["optimisers"][name]
+            unpack_optimiser(optimiser, found.part(f"optimiser/{name}"), values)
+        start = int(found.state["step"])
+        if self.parallel.first:
+            say(f"Goes on after step {start} of {self.recipe.steps}.")
+        return start, found.state["log"]
+
+    def _check_same(self, state: dict[str, Any]) -> None:
+        old, new = state["recipe"], self._identity()
+        differ = [key for key in new if old.get(key) != new[key]]
+        if differ:
+            changes = ", ".join(f"{k} (was {old.get(k)!r}, is {new[k]!r})" for k in differ)
+            raise CheckpointError(
+                f"{self.job.out} was trained with other settings: {changes}. Resume with the "
+                "same, or train into another folder."
+            )
+
+    def _identity(self) -> dict[str, Any]:
+        """Return what must not change on resume."""
+        values = _flat(self.recipe.as_dict())
+        values = {k: v for k, v in values.items() if k.split(".")[0] not in _FREE}
+        values["devices"] = self.parallel.processes
+        values["tables"] = [entry["fingerprint"] for entry in self.data]
+        return values
+
+    def _checkpoint(self, step: int, log: Log | None) -> None:
+        """Write a checkpoint and the weights; fails in all processes if it fails in the first."""
+        self.parallel.share(self.method.buffers())
+        problem = None
+        if log is not None:
+            try:
+                self._write(step, log)
+            except CheckpointError as error:
+                problem = str(error)
+        problem = self.parallel.from_first(problem)
+        if problem is not None:
+            raise CheckpointError(problem)
+
+    def _write(self, step: int, log: Log) -> None:
+        tensors = {f"weights/{name}": value for name, value in self.weights().items()}
+        if self.ema is not None:
+            tensors |= {f"ema/{name}": stored(v) for name, v in self.ema.average.items()}
+        numbers = {}
+        for name, optimiser in self.optimisers.items():
+            packed, numbers[name] = pack_optimiser(optimiser)
+            tensors |= {f"optimiser/{name}/{key}": value for key, value in packed.items()}
+        state = {"recipe": self._identity(), "optimisers": numbers, "log": log.state()}
+        save_checkpoint(self.job.out / "checkpoints", step, Checkpoint(tensors, state))
+        if step:
+            with disk_errors(self.job.out), self._averaged():
+                save_weights(self.job.out / "weights.safetensors", self.weights(), self._card(step))
+
+    def _card(self, step: int) -> dict[str, Any]:
+        recipe = self.recipe.as_dict()
+        recipe["tables"] = [entry["table"] for entry in self.data]
+        command = self.job.command
+        for folder in self.recipe.tables:  # a card goes into the world: no paths of this computer
+            command = command.replace(folder, Path(folder).name)
+        return {
+            "method": self.recipe.method,
+            "stage": self.method.stage,
+            "config": self.recipe.config,
+            "size": self.recipe.size,
+            "steps": step,
+            "images_seen": step * self.recipe.batch_size * self.parallel.processes,
+            "ema": self.recipe.ema,
+            "recipe": recipe,
+            "command": command,
+            "data": self.data,
+            "created_with": {"mien": version("mien"), "torch": torch.__version__},
+            "results": {},
+        }
+
+    def _preview(self, step: int) -> None:
+        if not self.parallel.first or type(self.method).preview is Method.preview:
+            return
+        batch = {name: channels_last(value) for name, value in self.sampler(PREVIEW).items()}
+        self.method.eval()
+        with torch.no_grad(), self._averaged():
+            picture = self.method.preview(self.parallel.to_device(batch))
+        self.method.train()
+        with disk_errors(self.job.out):
+            write_image(self.job.out / "previews" / f"step_{step:08d}.png", picture)
+
+    def _averaged(self) -> contextlib.AbstractContextManager[None]:
+        return self.ema.applied() if self.ema is not None else contextlib.nullcontext()
+
+
+def seed_everything(seed: int, rank: int, step: int) -> None:
+    """Make torch's global generators a function of (seed, rank, step)."""
+    torch.manual_seed(int(np.random.SeedSequence([seed, rank, step]).generate_state(1)[0]))
+
+
+def count_parameters(module: nn.Module) -> tuple[int, int]:
+    """Return the numbers of trainable and of frozen parameters."""
+    counts = [(p.numel(), p.requires_grad) for p in module.parameters()]
+    return sum(n for n, t in counts if t), sum(n for n, t in counts if not t)
+
+
+def _flat(values: dict[str, Any], start: str = "") -> dict[str, Any]:
+    """Return nested settings by dotted key, so that a message can name the one that differs."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{start}{key}.")
+        else:
+            flat[f"{start}{key}"] = value
+    return flat
+
+
+def _weights_file(name: str | Path) -> Path:
+    path = Path(name)
+    if path.is_dir():
+        return path / "weights.safetensors"
+    shipped = SHIPPED / f"{name}.safetensors"
+    return shipped if path.suffix != ".safetensors" and shipped.is_file() else path
+
+
+def _command(
+    recipe: str | Path, pairs: list[tuple[str, Any]], init_from: str | Path | None, devices: int
+) -> str:
+    words = ["mien", "train", str(recipe)]
+    words += [f"{key}={value}" for key, value in pairs]
+    words += ["--init-from", str(init_from)] if init_from is not None else []
+    words += ["--devices", str(devices)] if devices > 1 else []
+    return shlex.join(words)
+
+
+@contextlib.contextmanager
+def _stop_on_signal() -> Iterator[threading.Event]:
+    """Set the event on SIGINT and SIGTERM; a second Ctrl-C stops at once."""
+    stop = threading.Event()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    with _handlers(handle):
+        yield stop
+
+
+@contextlib.contextmanager
+def _forward_signals() -> Iterator[None]:
+    """Pass SIGINT and SIGTERM on to the processes of a training, which end by themselves."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        for child in multiprocessing.active_children():
+            if child.pid is not None:
+                os.kill(child.pid, signal.SIGTERM)
+
+    with _handlers(handle):
+        yield
+
+
+@contextlib.contextmanager
+def _handlers(handle: Any) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers
+        return
+    old = {n: signal.signal(n, handle) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
