@@ -37,6 +37,7 @@ _UPRIGHT = {
     7: Pillow.Transpose.TRANSVERSE,
     8: Pillow.Transpose.ROTATE_90,
 }
+_SIDEWAYS = tuple(_UPRIGHT[k] for k in (5, 6, 7, 8))
 
 
 def read_image(
@@ -68,6 +69,23 @@ def read_image(
     Raises:
         ImageError: No such file, another format, too large, too small, or damaged.
     """
+    limits = {"max_pixels": max_pixels, "max_bytes": max_bytes, "min_side": min_side}
+    return read_image_sized(source, max_side=max_side, **limits)[0]
+
+
+def read_image_sized(
+    source: str | Path | bytes,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    max_bytes: int = MAX_BYTES,
+    min_side: int = MIN_SIDE,
+    max_side: int | None = None,
+) -> tuple[Image, tuple[int, int]]:
+    """As ``read_image``; also returns the upright picture's own (width, height), before shrinking.
+
+    Raises:
+        ImageError: As ``read_image``.
+    """
     name = _name(source)
     image = _open(source, max_pixels, max_bytes)
     width, height = image.size
@@ -87,12 +105,14 @@ def read_image(
         ) from error
     if upright is not None:
         pixels = pixels.transpose(upright)
+    if upright in _SIDEWAYS:
+        width, height = height, width
     array = np.array(pixels)
     if max_side and max(array.shape[:2]) > max_side:
         share = max_side / max(array.shape[:2])
         size = [max(1, round(side * share)) for side in array.shape[1::-1]]
         array = cast(Image, cv2.resize(array, size, interpolation=cv2.INTER_AREA))
-    return array
+    return array, (width, height)
 
 
 def decode_image(data: bytes) -> Image:

@@ -6,11 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from mien.data.table import Row
 from mien.faces.face import Array, Image
-from mien.faces.image import read_image
+from mien.faces.image import read_image_sized
 from mien.files.errors import ConfigError, TableError, nearest
 
 
@@ -24,6 +24,9 @@ class Record:
         index: Frame of a video, row of an array or csv; -1 for a picture file.
         labels: Every label the data set has; ``image`` is empty.
         landmarks: ``(68, 2)`` iBUG points in pixels of the picture, where the data set has them.
+            Where it has a box only, that is ``labels.box``.
+        align: ``(68, 2)`` points that the crop is fitted to, if not ``landmarks`` (the neutral twin
+            of an expression, so that both crops show the same frame).
         crop: The picture already is a face crop: no detector is needed.
     """
 
@@ -32,6 +35,7 @@ class Record:
     index: int = -1
     labels: Row = field(default_factory=lambda: Row(b"", ""))
     landmarks: Array | None = None
+    align: Array | None = None
     crop: bool = False
 
 
@@ -42,16 +46,26 @@ class Reader(ABC):
         name: How ``mien prepare NAME:DIR`` calls it.
         licence: Terms of the data, written into every row.
         layout: The expected tree, shown when it is not found.
+        every: Of a video every n-th frame is taken.
     """
 
     name: ClassVar[str]
     licence: ClassVar[str] = ""
     layout: ClassVar[str]
+    every: int = 5
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
         if not self.root.exists():
             raise TableError(f"{self.root} does not exist; {self.name} expects: {self.layout}")
+
+    def labels(self, **known: Any) -> Row:
+        """Return the labels of a record: the reader's name and licence, and what is ``known``."""
+        return Row(b"", "", **{"dataset": self.name, "licence": self.licence, **known})
+
+    def wrong(self, what: str) -> TableError:
+        """Return the error that says ``what`` differs from the expected layout."""
+        return TableError(f"{self.root} {what}; {self.name} expects: {self.layout}")
 
     @abstractmethod
     def records(self) -> Iterator[Record]:
@@ -61,13 +75,17 @@ class Reader(ABC):
             TableError: The layout is another one.
         """
 
-    def photo(self, record: Record) -> Image:
-        """Return the pixels of a record, uint8 ``(H, W, 3)`` RGB.
+    def photo(self, record: Record, max_side: int | None = None) -> tuple[Image, tuple[int, int]]:
+        """Return the pixels of a record, uint8 ``(H, W, 3)`` RGB, and its true (width, height).
+
+        Args:
+            record: One of this reader's.
+            max_side: The pixels may be shrunk so that no side is longer; faster for large photos.
 
         Raises:
             ImageError: They cannot be read.
         """
-        return read_image(record.file)
+        return read_image_sized(record.file, max_side=max_side)
 
 
 _READERS: dict[str, type[Reader]] = {}
