@@ -30,6 +30,7 @@ _BORDERS = {
     "replicate": cv2.BORDER_REPLICATE,
 }
 _MAX_SUPERSAMPLING = 16
+_LONGEST_ENLARGED = 8192  # pixels
 
 
 def crop_to_photo(landmarks: NDArray[Any], crop: str = "tight", size: int = 112) -> Array:
@@ -117,24 +118,37 @@ def warp_crop(image: Image, to_photo: NDArray[Any], size: int, border: Border = 
 
 
 def warp(
-    image: Pixels, matrix: NDArray[Any], size: tuple[int, int], border: Border = "constant"
+    image: Pixels,
+    matrix: NDArray[Any],
+    size: tuple[int, int],
+    border: Border = "constant",
+    *,
+    cubic: bool = False,
 ) -> Pixels:
     """Sample ``image`` at ``matrix @ (x, y, 1)`` for every pixel (x, y) of the result.
 
-    Where the result is coarser than the image, it is sampled finely (bilinear) and averaged, so
-    that a pixel is the mean of the area it covers.
+    Where the result is coarser than the image, it is sampled finely and averaged, so that a pixel
+    is the mean of the area it covers.
 
     Args:
         image: uint8 or float32 ``(H, W)`` or ``(H, W, C)``.
         matrix: ``(2, 3)``, result pixels to image pixels.
         size: Width and height of the result.
         border: What lies outside the image.
+        cubic: Enlarge bicubically, and to full precision; OpenCV's warps round places to 1/32 px.
 
     Returns:
         The dtype and channels of ``image``, ``(size[1], size[0], ...)``.
     """
     wide = np.asarray(matrix, dtype=np.float64)
     scale = math.sqrt(abs(np.linalg.det(wide[:, :2])))
+    enlarged = min(int(1 / max(scale, 1e-6)), _LONGEST_ENLARGED // max(image.shape[:2]))
+    if cubic and enlarged > 1:
+        new = (image.shape[1] * enlarged, image.shape[0] * enlarged)
+        image = cv2.resize(image, new, interpolation=cv2.INTER_CUBIC)  # type: ignore[assignment]
+        wide = enlarged * wide
+        wide[:, 2] += (enlarged - 1) / 2
+        scale *= enlarged
     fine = min(max(math.ceil(scale - 1e-3), 1), _MAX_SUPERSAMPLING)
     if fine > 1:
         # A fine pixel j lies at (j + 0.5) / fine - 0.5 of the coarse grid.
@@ -144,7 +158,7 @@ def warp(
         image,
         wide,
         (size[0] * fine, size[1] * fine),
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        flags=(cv2.INTER_CUBIC if cubic else cv2.INTER_LINEAR) | cv2.WARP_INVERSE_MAP,
         borderMode=_BORDERS[border],
     )
     if fine > 1:
