@@ -1,0 +1,343 @@
+"""The command line: verbs to functions, no logic. Heavy imports stay inside the commands."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from mien.edit.tasks import TASKS
+from mien.files.errors import MienError
+
+app = typer.Typer(
+    name="mien",
+    help="Take a face apart - identity, expression, pose, appearance - and put it back together.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # plain help starts faster and reads the same everywhere
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+def _examples(*lines: str) -> str:
+    """Return an epilog that is not re-wrapped."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from mien import __version__
+
+        print(f"mien {__version__}")
+        raise typer.Exit
+
+
+Sources = Annotated[list[Path], typer.Argument(metavar="SRC...", help="Pictures or folders.")]
+Weights = Annotated[
+    str, typer.Option("--weights", "-w", help="Shipped name or .safetensors file (mien weights).")
+]
+Detector = Annotated[
+    str,
+    typer.Option(help="Face detector: dlib, or 'whole' for pictures that are face crops already."),
+]
+TaskName = Enum("TaskName", {name: name for name in TASKS}, type=str)  # type: ignore[misc]
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(
+    epilog=_examples(
+        "mien demo",
+        "mien demo me.jpg friend.jpg --out mien-demo",
+    )
+)
+def demo(
+    photos: Annotated[
+        Optional[list[Path]],  # noqa: UP045  (typer reads annotations at run time on Python 3.10)
+        typer.Argument(metavar="[PHOTO]...", help="Your photos; shipped pictures if none."),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the page.")] = Path(
+        "mien-demo"
+    ),
+    weights: Weights = "facecycle",
+    detector: Detector = "dlib",
+) -> None:
+    """Take faces apart and put them together again, on one HTML page."""
+    from mien.demo import demo as run
+
+    print(f"Open {run(photos or (), out=out, weights=weights, detector=detector)}")
+
+
+@app.command(
+    epilog=_examples(
+        "mien edit neutralise me.jpg --out calm.png",
+        "mien edit expression me.jpg --driver friend.jpg --strength 0.7 --out edited/",
+        "mien edit frontalise photos/ --face largest --out edited/",
+    )
+)
+def edit(
+    task: Annotated[
+        TaskName,
+        typer.Argument(help="; ".join(f"{t.name}: {t.summary}" for t in TASKS.values()) + "."),
+    ],
+    sources: Sources,
+    out: Annotated[Path, typer.Option("--out", "-o", help="File for one photo, or a folder.")],
+    driver: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Photo whose expression or identity is put on."),
+    ] = None,
+    strength: Annotated[float, typer.Option(help="From 0 (unchanged) to 1.")] = 1.0,
+    face: Annotated[
+        str, typer.Option(help="only, largest, central, all, or a number (0 is the largest).")
+    ] = "only",
+    driver_face: Annotated[str, typer.Option(help="Which face of the driver.")] = "only",
+    weights: Weights = "facecycle",
+    detector: Detector = "dlib",
+) -> None:
+    """Edit the faces of photos. Every picture written says that it was edited."""
+    from mien.edit.photos import edit as run
+
+    for edited in run(
+        task.value,
+        sources,
+        driver,
+        out=out,
+        strength=strength,
+        weights=weights,
+        face=face,
+        driver_face=driver_face,
+        detector=detector,
+    ):
+        print(edited.path)
+
+
+@app.command(
+    epilog=_examples(
+        "mien embed facecycle photos/ --out codes.parquet",
+        "mien embed runs/facecycle/laptop/weights.safetensors TABLE --out codes.parquet",
+    )
+)
+def embed(
+    weights: Annotated[str, typer.Argument(help="Shipped name or .safetensors file.")],
+    sources: Annotated[
+        list[Path],
+        typer.Argument(metavar="SRC...", help="Pictures, folders, or tables of faces."),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Parquet file, one row a face.")],
+    face: Annotated[
+        str, typer.Option(help="all, only, largest, central, or a number (0 is the largest).")
+    ] = "all",
+    detector: Detector = "dlib",
+    batch_size: Annotated[int, typer.Option(help="Faces in a call of the network.")] = 64,
+) -> None:
+    """Write the codes of every face. Codes can tell who a person is: keep them private."""
+    from mien.edit.codes import embed as run
+
+    found = run(
+        weights,
+        sources,
+        out=out,
+        face=face,
+        detector=detector,
+        batch_size=batch_size,
+        progress=True,
+    )
+    for reason in found.skipped.values():
+        print(f"skipped: {reason}", file=sys.stderr)
+    print(f"{found.table.num_rows} faces in {out}")
+
+
+@app.command(
+    epilog=_examples(
+        "mien evaluate facecycle untrained:facecycle pixels hog lbp --data DATA --out report",
+        "mien evaluate onnx:model.onnx --task lfw --data DATA --out report",
+    )
+)
+def evaluate(
+    encoders: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="ENCODER...",
+            help="Weights, untrained:WEIGHTS, pixels, hog, lbp or onnx:FILE; options as "
+            "NAME,key=value.",
+        ),
+    ],
+    data: Annotated[Path, typer.Option(help="Folder that holds fer2013/ and lfw/.")],
+    task: Annotated[
+        list[str], typer.Option("--task", "-t", help="fer2013 or lfw; may be repeated.")
+    ] = ["fer2013", "lfw"],  # noqa: B006  (typer's way; never changed)
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--out", "-o", help="Folder for report.json, report.md and figures."),
+    ] = None,
+    clean: Annotated[
+        bool, typer.Option("--clean", help="FER-2013: train without copies of test pictures.")
+    ] = False,
+    flip: Annotated[
+        bool, typer.Option("--flip", help="Average the embeddings of a picture and its mirror.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Seed of PCA and bootstrap.")] = 0,
+    batch_size: Annotated[int, typer.Option(help="Pictures in a call of an encoder.")] = 64,
+    cache: Annotated[bool, typer.Option(help="Keep embeddings in the user's cache.")] = True,
+) -> None:
+    """Measure encoders on public test sets, beside the published figures."""
+    from mien.evaluate.report import evaluate as run
+
+    report = run(
+        encoders,
+        task,
+        data=data,
+        out=out,
+        clean=clean,
+        flip=flip,
+        seed=seed,
+        batch_size=batch_size,
+        cache=cache,
+    )
+    print(report.markdown())
+
+
+@app.command(
+    epilog=_examples(
+        "mien train facecycle/laptop --dry-run",
+        "mien train facecycle/laptop batch_size=16 config.width=32 --out runs/mine",
+        "mien train facecycle/laptop --out runs/mine --resume",
+    )
+)
+def train(
+    recipe: Annotated[str, typer.Argument(help="YAML file or name of a recipe.")],
+    overrides: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Argument(metavar="[KEY=VALUE]...", help="Settings that replace the recipe's."),
+    ] = None,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--out", "-o", help="Folder of the run; runs/METHOD/RECIPE if not given."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the newest checkpoint in --out.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print settings, cost and speed; train nothing.")
+    ] = False,
+    init_from: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Weights to start from: shipped name, .safetensors file or a run."),
+    ] = None,
+    devices: Annotated[int, typer.Option(min=1, help="Processes, each with its batch.")] = 1,
+    accelerator: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    precision: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="32-true, bf16-mixed, 16-mixed or 64-true."),
+    ] = None,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads a process; 0: all.")] = 0,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write TensorBoard event files too.")
+    ] = False,
+) -> None:
+    """Train a method as a recipe says."""
+    from mien.train.loop import train as run
+
+    folder = run(
+        recipe,
+        overrides=overrides or (),
+        out=out,
+        resume=resume,
+        dry_run=dry_run,
+        init_from=init_from,
+        devices=devices,
+        accelerator=accelerator,
+        precision=precision,
+        threads=threads,
+        tensorboard=tensorboard,
+    )
+    if not dry_run:
+        print(folder)
+
+
+@app.command(
+    epilog=_examples(
+        "mien weights",
+        "mien weights facecycle",
+    )
+)
+def weights(
+    name: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(help="Shipped name or .safetensors file: print its whole card."),
+    ] = None,
+) -> None:
+    """List the shipped weights, or print the card of one."""
+    import json
+
+    from mien import weights as shelf
+
+    if name is not None:
+        print(json.dumps(shelf.card(name), indent=2, ensure_ascii=False))
+        return
+    for each in shelf.shipped():
+        card = shelf.card(each)
+        print(f"{each}: {card['method']}, {card.get('licence', 'licence not stated')}")
+
+
+@app.command(epilog=_examples("mien licences"))
+def licences() -> None:
+    """Print under which terms code, weights, pictures, data sets and packages stand."""
+    from mien.weights.licences import licences as run
+
+    for part, entries in run().items():
+        print(part)
+        for name, terms in entries.items():
+            print(f"  {name}: {terms}")
+
+
+@app.command(
+    epilog=_examples(
+        "mien verify edited.png",
+    )
+)
+def verify(
+    file: Annotated[Path, typer.Argument(help="A picture.")],
+) -> None:
+    """Show how a picture was edited and whether it was changed since. Exits with 1 if altered."""
+    from mien.edit.provenance import read_provenance
+
+    found = read_provenance(file)
+    if found is None:
+        print(f"{file} does not say that mien edited it.")
+        return
+    print(found)
+    if found.state == "altered":
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Run the command line: an error that a user can mend is one sentence and exit status 2."""
+    warnings.formatwarning = lambda message, *_, **__: f"mien: {message}\n"
+    try:
+        app()
+    except MienError as error:
+        _fail(str(error))
+    except OSError as error:
+        _fail(f"{error.filename or 'A file'}: {error.strerror or error}.")
+
+
+def _fail(message: str) -> None:
+    print(f"mien: {' '.join(message.split())}", file=sys.stderr)
+    raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,301 @@
+"""Edits of whole photos: find the face, edit its crop, carry the change back into the photo."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from mien import weights as shelf
+from mien.edit.provenance import EditRecord, write_edited
+from mien.edit.sources import photo_files
+from mien.edit.tasks import Task, find_task
+from mien.faces.face import Face, Image
+from mien.faces.find import Finder, choose
+from mien.faces.image import IMAGE_SUFFIXES, check_image, encode_image, read_image
+from mien.faces.paste import paste_change, warp_photo
+from mien.files.errors import ConfigError, MienError
+from mien.nets.warp import warp
+
+if TYPE_CHECKING:
+    from mien.methods.base import Method
+
+Photo = str | Path | Image
+
+
+@dataclass(frozen=True, eq=False)
+class Edited:
+    """An edited photo.
+
+    Attributes:
+        image: uint8 ``(H, W, 3)`` RGB, the size of the photo.
+        photo: The photo as it was.
+        faces: The faces that were edited.
+        record: What was done.
+        source: Path of the photo; empty for a picture in memory.
+        path: Where it was written; None if it was not.
+    """
+
+    image: Image
+    photo: Image
+    faces: list[Face]
+    record: EditRecord
+    source: str = ""
+    path: Path | None = None
+
+
+class Editor:
+    """Weights and a face finder, ready for any number of photos.
+
+    Args:
+        weights: Shipped name, ``.safetensors`` file, or a method in memory.
+        detector: Face detector (``mien.faces.detectors``).
+        finder: Replaces the finder that ``detector`` names.
+
+    Attributes:
+        method: The method, in evaluation mode.
+        name: Name of the weights.
+        sha256: Of the weight file; empty for a method in memory.
+        size: Side in pixels of the crops that the method works on.
+
+    Raises:
+        WeightsError: No such weights, or a damaged file.
+        ConfigError: Unknown detector.
+    """
+
+    def __init__(
+        self,
+        weights: str | Path | Method = "facecycle",
+        detector: str = "dlib",
+        finder: Finder | None = None,
+    ) -> None:
+        if isinstance(weights, torch.nn.Module):
+            self.method, self.name, self.sha256 = weights.eval(), weights.name, ""
+        else:
+            self.method = shelf.load(weights)
+            self.name = Path(weights).stem
+            self.sha256 = str(shelf.card(weights)["sha256"])
+        self.size = int(getattr(self.method.config, "size", 64))
+        self.finder = finder or Finder(detector, "tight", self.size)
+
+    def find(self, photo: Image, source: str = "") -> list[Face]:
+        """Return the faces of a photo, the largest first."""
+        return self.finder([photo], [source])[0]
+
+    def record(self, task: str, strength: float) -> EditRecord:
+        """Return what an edited picture says about its edit."""
+        return EditRecord(task, strength, self.name, self.sha256)
+
+    def apply(
+        self,
+        task: str,
+        photo: Image,
+        faces: Sequence[Face],
+        driver: Face | None = None,
+        strength: float = 1.0,
+    ) -> Image:
+        """Edit faces of a photo.
+
+        Args:
+            task: Name of a task (``mien.edit.tasks``).
+            photo: uint8 ``(H, W, 3)`` RGB.
+            faces: Of this photo, as ``find`` returns them.
+            driver: The face that says how, for tasks that need one.
+            strength: From 0 (the photo unchanged, bit for bit) to 1.
+
+        Returns:
+            The edited photo, a new array.
+
+        Raises:
+            ConfigError: Unknown task, one that the method cannot do, no driver, or a strength out
+                of range.
+        """
+        found = check_task(task, self.method, driver is not None, strength)
+        check_image(photo)
+        if strength == 0 or not faces:
+            return photo.copy()
+        crops = crops_to_tensor([face.crop for face in faces], self.size)
+        drivers = None if driver is None else crops_to_tensor([driver.crop] * len(faces), self.size)
+        generated, flow, before = self._generate(found, crops, drivers, strength)
+        image = photo
+        for i, face in enumerate(faces):
+            if flow is not None:
+                image = warp_photo(image, face, flow[i])
+            image = paste_change(image, face, before[i], generated[i])
+        return image
+
+    @torch.inference_mode()
+    def _generate(
+        self, task: Task, crops: Tensor, drivers: Tensor | None, strength: float
+    ) -> tuple[list[Image], list[np.ndarray] | None, list[Image]]:
+        """Return new crops, the flow that moves the photo, and what the moved crops look like."""
+        function = getattr(self.method, task.function)
+        if task.driver:
+            edit = function(crops, drivers, strength=strength)
+        else:
+            edit = function(crops, strength=strength)
+        if edit.flow is None:
+            return _to_images(edit.images), None, _to_images(crops)
+        flow = edit.flow.float()
+        return _to_images(edit.images), list(flow.numpy()), _to_images(warp(crops, flow))
+
+
+def edit(
+    task: str,
+    photos: Photo | Iterable[Photo],
+    driver: Photo | None = None,
+    *,
+    out: str | Path | None = None,
+    strength: float = 1.0,
+    weights: str | Path | Method = "facecycle",
+    face: str | int = "only",
+    driver_face: str | int = "only",
+    detector: str = "dlib",
+    finder: Finder | None = None,
+) -> list[Edited]:
+    """Edit whole photos.
+
+    Args:
+        task: ``neutralise``, ``frontalise``, ``expression``, ``identity`` or ``mean-face``.
+        photos: One or more of: path of a picture, folder of pictures, uint8 ``(H, W, 3)`` RGB.
+        driver: The photo whose expression or identity is put on, for the tasks that need it.
+        out: File (``.png``, ``.jpg``, ``.webp``) for one photo, else a folder. Every file says that
+            it was edited (``mien.edit.provenance``). None writes nothing.
+        strength: From 0 (unchanged) to 1.
+        weights: Shipped name, ``.safetensors`` file, or a method in memory.
+        face: Which face of a photo: ``only`` (several are an error), ``largest``, ``central``,
+            ``all``, or a number (0 is the largest).
+        driver_face: The same for the driver, without ``all``.
+        detector: Face detector; ``crop`` for pictures that are face crops already.
+        finder: Replaces the finder that ``detector`` names.
+
+    Returns:
+        One edited photo each.
+
+    Raises:
+        FaceError: No face, or several and none chosen.
+        ImageError: A photo cannot be read.
+        ConfigError: Unknown task, no driver, or a strength out of range.
+        WeightsError: No such weights, or a damaged file.
+
+    With ``out``, photos that cannot be edited are left out, and the error is raised at the end.
+    """
+    editor = Editor(weights, detector, finder)
+    check_task(task, editor.method, driver is not None, strength)
+    sources = _sources(photos)
+    guide = None
+    if driver is not None:
+        name, picture, _ = _read(driver)
+        guide = choose(editor.find(picture, name), driver_face, name or "The driver", picture.shape)
+    targets = [None] * len(sources) if out is None else _targets(sources, Path(out), task)
+    record = editor.record(task, strength)
+    done: list[Edited] = []
+    failed: list[MienError] = []
+    for source, target in zip(sources, targets, strict=True):
+        try:
+            name, picture, data = _read(source)
+            faces = editor.find(picture, name)
+            chosen = (
+                faces if face == "all" and faces else [choose(faces, face, name, picture.shape)]
+            )
+            image = editor.apply(task, picture, chosen, guide, strength)
+            if target is not None:
+                write_edited(target, image, record, data)
+        except MienError as error:
+            if target is None or len(sources) == 1:
+                raise
+            failed.append(error)
+            continue
+        done.append(Edited(image, picture, chosen, record, name, target))
+    if failed:
+        raise type(failed[0])(
+            f"{len(failed)} of {len(sources)} photos were not edited (the others are in {out}); "
+            f"the first: {failed[0]}"
+        )
+    return done
+
+
+def check_task(name: str, method: Method, driver: bool, strength: float) -> Task:
+    """Return the task ``name``.
+
+    Raises:
+        ConfigError: It is unknown, the method cannot do it, a driver is missing or needless, or
+            the strength is out of range.
+    """
+    task = find_task(name, method)
+    if task.driver and not driver:
+        raise ConfigError(f"{name} needs a driver: the photo of the face that says how (--driver).")
+    if driver and not task.driver:
+        raise ConfigError(f"{name} takes no driver; leave it out.")
+    if not 0 <= strength <= 1:
+        raise ConfigError(f"strength goes from 0 (unchanged) to 1, not {strength}.")
+    return task
+
+
+def _sources(photos: Photo | Iterable[Photo]) -> list[Path | Image]:
+    if isinstance(photos, (str, Path, np.ndarray)):
+        photos = [photos]
+    sources: list[Path | Image] = []
+    for photo in photos:
+        sources += [photo] if isinstance(photo, np.ndarray) else photo_files([photo])
+    return sources or list(photo_files([]))
+
+
+def _read(photo: Photo) -> tuple[str, Image, bytes]:
+    """Return name, pixels and file content of a photo."""
+    if isinstance(photo, np.ndarray):
+        check_image(photo)
+        return "", photo, encode_image(photo)
+    picture = read_image(photo)
+    return str(photo), picture, Path(photo).read_bytes()
+
+
+def _targets(sources: Sequence[Path | Image], out: Path, task: str) -> list[Path]:
+    """Return one file name a photo, no two equal and none that of a photo."""
+    if out.suffix.lower() in IMAGE_SUFFIXES:
+        if len(sources) > 1:
+            raise ConfigError(
+                f"{out} is one file but there are {len(sources)} photos; name a folder."
+            )
+        targets = [out]
+    else:
+        targets = []
+        for i, source in enumerate(sources):
+            stem = f"photo{i}" if isinstance(source, np.ndarray) else source.stem
+            suffix = ".png" if isinstance(source, np.ndarray) else source.suffix.lower()
+            suffix = suffix if suffix in IMAGE_SUFFIXES else ".png"
+            target, number = out / f"{stem}-{task}{suffix}", 2
+            while target in targets:
+                target, number = out / f"{stem}-{task}-{number}{suffix}", number + 1
+            targets.append(target)
+    originals = {s.resolve() for s in sources if isinstance(s, Path)}
+    for target in targets:
+        if target.resolve() in originals:
+            raise ConfigError(f"{target} is one of the photos; choose another --out to keep it.")
+    return targets
+
+
+def crops_to_tensor(crops: Sequence[Image], size: int) -> Tensor:
+    """Return crops as ``(B, 3, size, size)`` in [-1, 1]."""
+    sized = [
+        crop
+        if len(crop) == size
+        else cv2.resize(
+            crop,
+            (size, size),
+            interpolation=cv2.INTER_AREA if len(crop) > size else cv2.INTER_LINEAR,
+        )
+        for crop in crops
+    ]
+    return torch.from_numpy(np.stack(sized)).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
+
+
+def _to_images(images: Tensor) -> list[Image]:
+    pixels = ((images.float() + 1) * 127.5).round_().clamp_(0, 255).byte()
+    return list(pixels.permute(0, 2, 3, 1).contiguous().numpy())

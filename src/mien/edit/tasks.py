@@ -1,0 +1,60 @@
+"""What can be done to a face. Which of it a method can do is read off its functions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mien.files.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from mien.methods.base import Method
+
+
+@dataclass(frozen=True)
+class Task:
+    """One edit.
+
+    Attributes:
+        name: How ``mien edit NAME`` calls it.
+        function: Name of the method's function that does it.
+        driver: Whether a second face (the driver) says how.
+        summary: What happens to the face, in plain words.
+    """
+
+    name: str
+    function: str
+    driver: bool
+    summary: str
+
+
+TASKS = {
+    task.name: task
+    for task in (
+        Task("neutralise", "neutralise", False, "remove the expression"),
+        Task("frontalise", "frontalise", False, "turn the head to the camera"),
+        Task("expression", "transfer_expression", True, "put on the driver's expression"),
+        Task("identity", "swap_identity", True, "put on the driver's identity"),
+        Task("mean-face", "mean_face", False, "remove identity and expression"),
+    )
+}
+
+
+def task_names(method: Method) -> list[str]:
+    """Return the names of the tasks that a method can do."""
+    return [t.name for t in TASKS.values() if callable(getattr(method, t.function, None))]
+
+
+def find_task(name: str, method: Method) -> Task:
+    """Return the task ``name``.
+
+    Raises:
+        ConfigError: No such task, or the method cannot do it.
+    """
+    if name not in TASKS:
+        raise ConfigError(f"No task {name!r}{nearest(name, TASKS)}.")
+    able = task_names(method)
+    if name not in able:
+        can = f"it can: {', '.join(able)}" if able else "it edits nothing"
+        raise ConfigError(f"The method {method.name} cannot do {name!r}; {can}.")
+    return TASKS[name]
