@@ -103,6 +103,11 @@ def reader_names() -> list[str]:
     return sorted(_READERS)
 
 
+def reader_licences() -> dict[str, str]:
+    """Return the terms of the data of every reader that is of one data set."""
+    return {name: cls.licence for name in reader_names() if (cls := _READERS[name]).licence}
+
+
 def reader(name: str, root: str | Path) -> Reader:
     """Return the reader ``name`` of the folder ``root``.
 
