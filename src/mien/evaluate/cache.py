@@ -82,7 +82,7 @@ def embed(
             batch = to_rgb(resize(crops[start : start + batch_size], encoder.input_size))
             out = encoder(batch)
             if flip:
-                out = (out + encoder(np.ascontiguousarray(batch[:, :, ::-1]))) / 2
+                out = (out + encoder(np.ascontiguousarray(batch[:, :, ::-1]))) * np.float32(0.5)
             fits = not out.size or float(np.abs(out).max()) < _HALF_MAX
             parts.append(out.astype(np.float16 if fits else np.float32))
             bar.update(len(batch))

@@ -30,7 +30,7 @@ def decode(data: bytes, *, name: str, size: int, grey: bool = False) -> Image:
     if image is None:
         raise ImageError(f"{name} is not a readable picture; fetch it again or remove it.")
     if image.shape[:2] != (size, size):
-        image = resize(np.asarray(image)[None], size)[0]
+        image = resize(np.asarray(image, np.uint8)[None], size)[0]
     return np.asarray(image, np.uint8)
 
 

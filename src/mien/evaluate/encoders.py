@@ -1,0 +1,307 @@
+"""Anything that turns face crops into vectors, under one name: ``encoder(spec)``.
+
+Specs (options are appended as ``,name=value``):
+
+- ``NAME`` or ``FILE.safetensors``: shipped or own weights. ``@expression``, ``@identity`` … pick a
+  code, ``@features`` the convolutional features of the factor that the task asks for,
+  ``@identity-features`` those of another; ``+`` joins several. Option ``size``.
+- ``untrained:NAME``: the same networks freshly initialised. Options ``size``, ``seed``.
+- ``hog`` (``size``, ``cell``), ``lbp`` (``size``, ``patch``), ``pixels`` (``size``).
+- ``onnx:FILE``: an ONNX model. Options ``size``, ``mean``, ``std``, ``channels`` (rgb or bgr),
+  ``output``.
+
+Every spec takes ``pca=N``: the linear probe works on the first N principal components of its
+training pictures.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mien.evaluate.descriptors import grey, hog, lbp
+from mien.faces.face import Array, Image
+from mien.files.atomic import sha256
+from mien.files.errors import ConfigError, MissingExtraError, nearest
+
+if TYPE_CHECKING:
+    from mien.methods.base import Method
+
+_OPTION = re.compile(r"^(.*),([a-z]+)=([^,]*)$")
+_FEATURES = "features"
+_DESCRIPTORS = 1  # raised when a descriptor's numbers change, so that no cache is stale
+
+
+@dataclass(frozen=True, eq=False)
+class Encoder:
+    """A callable from uint8 crops ``(B, S, S, 3)`` RGB to float32 ``(B, D)``.
+
+    Attributes:
+        name: The spec it was built from.
+        key: Content hash that identifies it for the cache; empty: never cached.
+        input_size: Side S that it wants.
+        function: The work; anything ``(B, S, S, 3)`` → ``(B, D)``.
+        pca: Principal components that a probe fits on its training pictures; 0: none.
+        seen: Data sets that its weights were trained on, lower case.
+    """
+
+    name: str
+    key: str
+    input_size: int
+    function: Callable[[Image], Any]
+    pca: int = 0
+    seen: tuple[str, ...] = ()
+
+    def __call__(self, crops: Image) -> Array:
+        """Embed one batch.
+
+        Raises:
+            ConfigError: What came out is not one finite vector a crop.
+        """
+        out = np.asarray(self.function(crops), np.float32)
+        if out.ndim != 2 or len(out) != len(crops):
+            raise ConfigError(
+                f"The encoder {self.name} returned {out.shape} for {len(crops)} crops; "
+                "it must return one vector each."
+            )
+        if not np.isfinite(out).all():
+            raise ConfigError(f"The encoder {self.name} returned values that are not finite.")
+        return out
+
+
+def encoder(spec: str | Encoder | Callable[[Image], Any], factor: str = "expression") -> Encoder:
+    """Build an encoder.
+
+    Args:
+        spec: See the module's text; or a callable from uint8 ``(B, S, S, 3)`` to ``(B, D)``, with S
+            its attribute ``input_size`` (64 if it has none).
+        factor: Factor that the task is about, where the spec leaves it open.
+
+    Raises:
+        ConfigError: Unknown option, code or value.
+        WeightsError: No such weights.
+        MissingExtraError: ONNX without onnxruntime.
+    """
+    if isinstance(spec, Encoder):
+        return spec
+    if not isinstance(spec, str):
+        name = getattr(spec, "__name__", type(spec).__name__)
+        return Encoder(name, "", int(getattr(spec, "input_size", 64)), spec)
+    options = _Options(spec)
+    pca = options.integer("pca", 256 if options.head == "pixels" else 0, low=0)
+    if options.head in _HAND_MADE:
+        made = _HAND_MADE[options.head](options)
+    elif options.head.startswith("onnx:"):
+        made = _onnx(options)
+    else:
+        made = _weights(options, factor)
+    options.check_all_used()
+    return Encoder(spec, made.key, made.input_size, made.function, pca, made.seen)
+
+
+class _Options:
+    """``head,name=value,…`` taken apart."""
+
+    def __init__(self, spec: str) -> None:
+        self.spec, self.head = spec, spec
+        self.values: dict[str, str] = {}
+        self.known: set[str] = set()
+        while match := _OPTION.match(self.head):
+            self.head = match[1]
+            self.values.setdefault(match[2], match[3])
+
+    def text(self, name: str, default: str) -> str:
+        self.known.add(name)
+        return self.values.get(name, default)
+
+    def integer(self, name: str, default: int, low: int = 1, high: int = 4096) -> int:
+        value = self.number(name, default)
+        if value != int(value) or not low <= value <= high:
+            raise ConfigError(f"{name} in {self.spec} must be a whole number from {low} to {high}.")
+        return int(value)
+
+    def number(self, name: str, default: float) -> float:
+        text = self.text(name, str(default))
+        try:
+            return float(text)
+        except ValueError:
+            raise ConfigError(f"{name} in {self.spec} is a number, not {text!r}.") from None
+
+    def check_all_used(self) -> None:
+        for name in self.values:
+            if name not in self.known:
+                raise ConfigError(f"{self.spec} has no option {name!r}{nearest(name, self.known)}.")
+
+
+def _hog(options: _Options) -> Encoder:
+    cell = options.integer("cell", 8, low=2)
+    size = options.integer("size", 64, low=2 * cell)
+    key = f"hog/{cell}/{_DESCRIPTORS}"
+    return Encoder("hog", key, size, lambda crops: hog(crops, cell))
+
+
+def _lbp(options: _Options) -> Encoder:
+    size = options.integer("size", 64, low=8)
+    patch = options.integer("patch", size // 4 if size < 100 else size // 5, low=4, high=size)
+    key = f"lbp/{patch}/{_DESCRIPTORS}"
+    return Encoder("lbp", key, size, lambda crops: lbp(crops, patch))
+
+
+def _pixels(options: _Options) -> Encoder:
+    size = options.integer("size", 48, low=4)
+    key = f"pixels/{_DESCRIPTORS}"
+    return Encoder("pixels", key, size, lambda crops: grey(crops).flatten(1).numpy() / 255)
+
+
+_HAND_MADE = {"hog": _hog, "lbp": _lbp, "pixels": _pixels}
+
+
+def _weights(options: _Options, factor: str) -> Encoder:
+    from mien import weights
+
+    name, _, which = options.head.partition("@")
+    if name.startswith("untrained:"):
+        card = weights.card(name.removeprefix("untrained:"))
+        seed = options.integer("seed", 0, low=0, high=2**31)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            method = weights.build(card)
+        seen: tuple[str, ...] = ()
+    else:
+        card = weights.card(name)
+        method = weights.load(name)
+        seen = datasets(card.get("data"))
+    native = int(getattr(method.config, "size", 64))
+    size = options.integer("size", native, low=16)
+    method = method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    parts = _parts(method, which, factor, native, options.spec)
+
+    def run(crops: Image) -> Array:
+        images = torch.from_numpy(np.ascontiguousarray(crops)).permute(0, 3, 1, 2)
+        with torch.inference_mode():
+            out = _codes(method, images.float().div_(127.5).sub_(1.0), parts)
+        return out.float().numpy()
+
+    return Encoder(name, _method_key(method, parts), size, run, seen=seen)
+
+
+def _parts(method: Method, which: str, factor: str, native: int, spec: str) -> tuple[str, ...]:
+    """Return what to compute, e.g. ``("expression-features",)``, checked against the method."""
+    with torch.inference_mode():
+        try:
+            factors = list(method.encode(torch.zeros(1, 3, native, native)))
+        except NotImplementedError:
+            factors = []
+    has_features = any(callable(getattr(method, n, None)) for n in ("probe_features", _FEATURES))
+    own = factor if factor in factors else (factors or [factor])[0]
+    choices = [*factors]
+    if has_features:
+        choices += [f"{f}-{_FEATURES}" for f in factors or [own]]
+    if not choices:
+        raise ConfigError(f"The method {method.name} of {spec} has no codes to evaluate.")
+    if not which:
+        which = f"{own}-{_FEATURES}" if has_features else own
+    parts = tuple(f"{own}-{_FEATURES}" if p == _FEATURES else p for p in which.split("+"))
+    for part in parts:
+        if part not in choices:
+            raise ConfigError(f"{spec} asks for {part!r}{nearest(part, choices)}.")
+    return parts
+
+
+def _codes(method: Method, images: Tensor, parts: tuple[str, ...]) -> Tensor:
+    """Return the concatenated codes and features ``(B, D)``."""
+    out = []
+    codes = None
+    for part in parts:
+        factor = part.removesuffix(f"-{_FEATURES}")
+        if factor == part:
+            codes = codes or method.encode(images)
+            out.append(codes[factor])
+            continue
+        features = getattr(method, "probe_features", None) or getattr(method, _FEATURES)
+        out.append(features(images, factor))
+    return torch.cat([o.flatten(1) for o in out], 1)
+
+
+def _method_key(method: Method, parts: tuple[str, ...]) -> str:
+    """Return a hash over class, configuration, parts and every tensor."""
+    digest = hashlib.sha256(repr((method.name, method.config, method.stage, parts)).encode())
+    for name, value in sorted(method.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def datasets(value: Any) -> tuple[str, ...]:
+    """Return the lower-case names of the data sets in the ``data`` field of a card.
+
+    It may be a name, a mapping from names, or a list of names or of mappings with ``dataset`` or
+    ``name``.
+    """
+    if isinstance(value, str):
+        return (value.lower(),)
+    if isinstance(value, dict):
+        named = [value[k] for k in ("dataset", "name") if isinstance(value.get(k), str)]
+        return tuple(sorted(str(n).lower() for n in named or value))
+    if isinstance(value, list):
+        return tuple(sorted({name for item in value for name in datasets(item)}))
+    return ()
+
+
+def _onnx(options: _Options) -> Encoder:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise MissingExtraError("onnxruntime", "evaluate") from None
+
+    file = Path(options.head.removeprefix("onnx:"))
+    if not file.is_file():
+        raise ConfigError(f"No ONNX file {file}; write onnx:PATH.")
+    try:
+        session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own exception classes are not public
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(f"{file} is not a usable ONNX model: {reason}") from None
+    first = session.get_inputs()[0]
+    shape = list(first.shape)
+    if len(shape) != 4 or len(session.get_inputs()) != 1:
+        raise ConfigError(f"{file} must have one input of four dimensions, not {shape}.")
+    last = shape[3] == 3 and shape[1] != 3  # (B, H, W, 3)
+    side = shape[1] if last else shape[2]
+    size = options.integer("size", side if isinstance(side, int) else 112)
+    mean, std = options.number("mean", 127.5), options.number("std", 127.5)
+    if std == 0:
+        raise ConfigError(f"std in {options.spec} must not be 0.")
+    channels = options.text("channels", "rgb")
+    if channels not in ("rgb", "bgr"):
+        raise ConfigError(f"channels in {options.spec} is rgb or bgr, not {channels!r}.")
+    outputs = [o.name for o in session.get_outputs()]
+    output = options.text("output", outputs[0])
+    if output not in outputs:
+        raise ConfigError(f"{file} has no output {output!r}{nearest(output, outputs)}.")
+    fixed = shape[0] if isinstance(shape[0], int) and shape[0] > 0 else 0
+
+    def run(crops: Image) -> Array:
+        x = (crops[..., ::-1] if channels == "bgr" else crops).astype(np.float32)
+        x = (x - mean) / std
+        x = np.ascontiguousarray(x if last else x.transpose(0, 3, 1, 2))
+        step = fixed or len(x)
+        out = []
+        for start in range(0, len(x), step):
+            part = x[start : start + step]
+            room = np.zeros((step - len(part), *part.shape[1:]), np.float32)
+            values = session.run([output], {first.name: np.concatenate([part, room])})[0]
+            out.append(np.asarray(values)[: len(part)].reshape(len(part), -1))
+        return np.concatenate(out)
+
+    recipe = json.dumps([sha256(file), mean, std, channels, output])
+    return Encoder("onnx", hashlib.sha256(recipe.encode()).hexdigest(), size, run)

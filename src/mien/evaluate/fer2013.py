@@ -1,0 +1,185 @@
+"""FER-2013 by linear probe: seven expressions, official split, selection on validation."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mien.evaluate.cache import embed
+from mien.evaluate.encoders import Encoder
+from mien.evaluate.pca import fit_pca
+from mien.evaluate.pictures import fingerprint, read_pictures
+from mien.evaluate.probe import Labels, bootstrap_interval, confusion, fit_probe
+from mien.evaluate.task import Result, Settings, need_folder
+from mien.faces.face import Image
+from mien.files.errors import TableError
+
+EXPRESSIONS = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
+SPLITS = ("train", "validation", "test")
+SIDE = 48
+LAYOUT = (
+    "{train,validation,test}/{" + ",".join(EXPRESSIONS) + "}/*.jpg, or the challenge's fer2013.csv"
+)
+
+_CSV_EXPRESSIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+_CSV_SPLITS = {"Training": 0, "PublicTest": 1, "PrivateTest": 2}
+
+
+@dataclass(frozen=True, eq=False)
+class Fer2013:
+    """The set in memory.
+
+    Attributes:
+        crops: uint8 ``(N, 48, 48)`` grey.
+        labels: ``(N,)``, index into ``EXPRESSIONS``.
+        split: ``(N,)``, index into ``SPLITS``.
+        fingerprint: SHA-256 over the sorted content hashes.
+    """
+
+    name: ClassVar[str] = "fer2013"
+    factor: ClassVar[str] = "expression"
+    published: ClassVar[dict[str, float]] = {"FaceCycle": 48.76, "FAb-Net": 46.98, "TCAE": 45.05}
+
+    crops: Image
+    labels: Labels
+    split: NDArray[np.int64]
+    fingerprint: str
+
+    @classmethod
+    def read(cls, folder: Path) -> Fer2013:
+        """Read the folders or the csv.
+
+        Raises:
+            TableError: Another layout, or a split without pictures.
+            ImageError: A file that is not a picture.
+        """
+        table = need_folder(folder, LAYOUT) / "fer2013.csv"
+        found = _read_csv(table) if table.is_file() else _read_folders(folder)
+        for number, name in enumerate(SPLITS):
+            if not (found.split == number).any():
+                raise TableError(f"{folder} has no {name} pictures; expected: {LAYOUT}")
+        return found
+
+    def copies(self) -> NDArray[np.bool_]:
+        """Return ``(N,)``: training pictures whose pixels also lie in validation or test."""
+        flat = self.crops.reshape(len(self.crops), -1)
+        prints = [hashlib.sha256(row.tobytes()).digest() for row in flat]
+        held = {p for p, s in zip(prints, self.split, strict=True) if s != 0}
+        copied = np.array([p in held for p in prints], np.bool_)
+        return np.asarray((self.split == 0) & copied, np.bool_)
+
+    def run(
+        self, encoder: Encoder, settings: Settings, cache: Path | None, progress: bool
+    ) -> Result:
+        """Fit the probe on train, choose its strength on validation, measure on test."""
+        start = time.monotonic()
+        values = embed(
+            encoder,
+            self.crops,
+            flip=settings.flip,
+            batch_size=settings.batch_size,
+            cache=cache,
+            progress=progress,
+        )
+        dims = values.shape[1]
+        copies = self.copies()
+        keep = self.split == 0
+        if settings.clean:
+            keep &= ~copies
+        train, validation, test = keep, self.split == 1, self.split == 2
+        if encoder.pca and encoder.pca < dims:
+            values = fit_pca(values[train], encoder.pca, settings.seed)(values)
+        probe = fit_probe(
+            values[train],
+            self.labels[train],
+            values[validation],
+            self.labels[validation],
+            classes=len(EXPRESSIONS),
+            progress=progress,
+        )
+        predicted = probe.predict(values[test])
+        correct = predicted == self.labels[test]
+        counts = confusion(self.labels[test], predicted, len(EXPRESSIONS))
+        recall = counts.diagonal() / np.maximum(counts.sum(1), 1)
+        return Result(
+            task=self.name,
+            encoder=encoder.name,
+            key=encoder.key,
+            value=float(correct.mean()),
+            interval=bootstrap_interval(correct, settings.seed),
+            dims=dims,
+            settings={
+                "protocol": "standardised features, multinomial logistic regression, "
+                "L2 strength chosen on validation; official split",
+                "input_size": encoder.input_size,
+                "pca": encoder.pca if encoder.pca < dims else 0,
+                "flip": settings.flip,
+                "clean": settings.clean,
+                "seed": settings.seed,
+            },
+            details={
+                "classes": list(EXPRESSIONS),
+                "confusion": counts.tolist(),
+                "recall": {c: float(r) for c, r in zip(EXPRESSIONS, recall, strict=True)},
+                "mean_recall": float(recall.mean()),
+                "validation_accuracy": max(probe.tried.values()),
+                "strength": probe.strength,
+                "tried": {str(k): v for k, v in probe.tried.items()},
+                "trained_on_this_set": self.name in encoder.seen,
+            },
+            data={
+                "fingerprint": self.fingerprint,
+                "train": int(train.sum()),
+                "validation": int(validation.sum()),
+                "test": int(test.sum()),
+                "copies_in_train": int(copies.sum()),
+            },
+            seconds=time.monotonic() - start,
+        )
+
+
+def _read_folders(folder: Path) -> Fer2013:
+    files: list[Path] = []
+    labels: list[int] = []
+    split: list[int] = []
+    for s, split_name in enumerate(SPLITS):
+        for c, expression in enumerate(EXPRESSIONS):
+            place = need_folder(folder / split_name / expression, LAYOUT)
+            found = sorted(f for f in place.iterdir() if f.suffix in (".jpg", ".png"))
+            files += found
+            labels += [c] * len(found)
+            split += [s] * len(found)
+    crops, hashes = read_pictures(files, size=SIDE, grey=True)
+    return Fer2013(
+        crops, np.array(labels, np.int64), np.array(split, np.int64), fingerprint(hashes)
+    )
+
+
+def _read_csv(table: Path) -> Fer2013:
+    crops: list[Image] = []
+    labels: list[int] = []
+    split: list[int] = []
+    with table.open(newline="") as stream:
+        for number, row in enumerate(csv.DictReader(stream), start=2):
+            try:
+                labels.append(EXPRESSIONS.index(_CSV_EXPRESSIONS[int(row["emotion"])]))
+                split.append(_CSV_SPLITS[row["Usage"]])
+                crops.append(np.array(row["pixels"].split(), np.uint8).reshape(SIDE, SIDE))
+            except (KeyError, IndexError, ValueError, AttributeError, OverflowError):
+                raise TableError(
+                    f"Line {number} of {table} is not emotion,pixels,Usage with {SIDE * SIDE} "
+                    "pixels; fetch the file again."
+                ) from None
+    if not crops:
+        raise TableError(f"{table} holds no pictures; fetch the file again.")
+    hashes = [hashlib.sha256(crop.tobytes()).hexdigest() for crop in crops]
+    return Fer2013(
+        np.stack(crops), np.array(labels, np.int64), np.array(split, np.int64), fingerprint(hashes)
+    )
