@@ -7,8 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +52,7 @@ def save_checkpoint(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
     """
     from safetensors.torch import save_file
 
-    target = folder / f"step_{step:08d}"
+    target = folder / _name(step)
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=folder))
@@ -77,8 +76,8 @@ def save_checkpoint(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
             sync_folder(folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    for old in checkpoints(folder)[:-KEEP]:
-        _remove(old)
+        for old in checkpoints(folder)[:-KEEP]:
+            _remove(old)
     return target
 
 
@@ -87,8 +86,12 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(p for p in folder.glob("step_*") if p.is_dir())
 
 
-def load_newest(folder: Path) -> Checkpoint | None:
-    """Read the newest checkpoint that is whole; warn about damaged ones.
+def load_newest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
+    """Read the newest checkpoint that is whole.
+
+    Args:
+        folder: Folder of checkpoints.
+        warn: Told about every damaged one.
 
     Returns:
         None if there is no checkpoint at all.
@@ -101,7 +104,7 @@ def load_newest(folder: Path) -> Checkpoint | None:
         try:
             return _load(path)
         except CheckpointError as error:
-            warnings.warn(str(error), stacklevel=2)
+            warn(str(error))
     if found:
         raise CheckpointError(
             f"All checkpoints in {folder} are damaged; train again into another folder."
@@ -109,10 +112,16 @@ def load_newest(folder: Path) -> Checkpoint | None:
     return None
 
 
-def clear_unfinished(folder: Path) -> None:
-    """Remove what a killed process left half written."""
+def clean(run: Path, after: int) -> None:
+    """Remove what a killed process left half written, and checkpoints later than step ``after``."""
+    folder = run / "checkpoints"
     for path in folder.glob(".step_*"):
         shutil.rmtree(path, ignore_errors=True)
+    for path in [*run.glob(".*.tmp"), *run.glob("previews/.*.tmp")]:
+        path.unlink(missing_ok=True)
+    for path in checkpoints(folder):
+        if path.name > _name(after):
+            _remove(path)
 
 
 @contextlib.contextmanager
@@ -162,6 +171,10 @@ def unpack_optimiser(
 def stored(value: Tensor) -> Tensor:
     """Return a contiguous copy on the CPU that shares memory with nothing."""
     return torch.empty(value.shape, dtype=value.dtype).copy_(value.detach())
+
+
+def _name(step: int) -> str:
+    return f"step_{step:08d}"
 
 
 def _load(path: Path) -> Checkpoint:

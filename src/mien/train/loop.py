@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
-import os
+import dataclasses
+import json
 import shlex
-import signal
-import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -20,14 +15,15 @@ import torch
 from torch import Tensor, nn, optim
 
 from mien.data.cache import FaceCache
+from mien.data.table import Table
 from mien.faces.image import write_image
-from mien.files.errors import CheckpointError, ConfigError, MienError
+from mien.files.errors import CheckpointError, ConfigError
 from mien.files.weights import SHIPPED, load_weights, save_weights
 from mien.methods.base import Batch, Method, Sampler, config_from, method_class
 from mien.train.checkpoint import (
     Checkpoint,
     checkpoints,
-    clear_unfinished,
+    clean,
     disk_errors,
     load_newest,
     pack_optimiser,
@@ -40,6 +36,7 @@ from mien.train.log import Log, say
 from mien.train.parallel import Parallel, cores, launch
 from mien.train.prefetch import channels_last, prefetch
 from mien.train.recipe import Overrides, Recipe, load_recipe, override_pairs
+from mien.train.signals import forward_signals, stop_on_signal
 
 PREVIEW = 1 << 31  # the preview's batch is drawn as if for this step, which no training reaches
 
@@ -47,7 +44,7 @@ PREVIEW = 1 << 31  # the preview's batch is drawn as if for this step, which no 
 _FREE = ("tables", "steps", "images", "preview_every", "checkpoint_every", "log_every")
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Job:
     """A recipe together with how this run of it is carried out.
 
@@ -135,26 +132,19 @@ def train(
         raise CheckpointError(
             f"{folder} already holds a training: go on with --resume, or choose another --out."
         )
-    with _forward_signals():
-        problem = launch(
+    with forward_signals():
+        launch(
             _work,
             job,
             devices=devices,
             accelerator=accelerator,
             precision=settings.precision,
         )
-    if problem is not None:
-        raise problem
     return folder
 
 
-def _work(parallel: Parallel, job: Job) -> MienError | None:
-    """Train in one process. Errors are returned: raised, they would lose their class on the way."""
-    try:
-        Training(job, parallel).run()
-    except MienError as error:
-        return error
-    return None
+def _work(parallel: Parallel, job: Job) -> None:
+    Training(job, parallel).run()
 
 
 class Training:
@@ -173,7 +163,7 @@ class Training:
         torch.set_num_threads(job.threads)
         cls = method_class(recipe.method)
         config = config_from(cls.Config, recipe.config)
-        seed_everything(recipe.seed, 0, 0)
+        seed_torch(recipe.seed, 0, 0)
         self.method: Method = cls(config, recipe.stage or cls.stages[0])
         if self.method.columns and not recipe.tables:
             raise ConfigError("The recipe names no table of faces; add tables=FOLDER.")
@@ -209,13 +199,13 @@ class Training:
             for group, base in zip(optimiser.param_groups, self.bases[name], strict=True):
                 group["lr"] = base * factor
         # As the batch, a network's own noise is a function of the step: resuming is exact.
-        seed_everything(self.recipe.seed, self.parallel.rank, step + 1)
+        seed_torch(self.recipe.seed, self.parallel.rank, step + 1)
 
         def update(name: str, loss: Tensor) -> None:
             if not torch.isfinite(loss):
                 raise ConfigError(
-                    f"The loss of {name!r} is {loss.item()} at step {step + 1}: lower "
-                    "learning_rate or set clip, then go on with --resume or train again."
+                    f"The loss of {name!r} is not a finite number at step {step + 1}: lower "
+                    "learning_rate or set clip, and train again."
                 )
             with torch.autocast(self.parallel.device.type, enabled=False):
                 self.parallel.update(self.optimisers[name], loss, self.recipe.clip)
@@ -231,7 +221,7 @@ class Training:
         recipe, parallel, out = self.recipe, self.parallel, self.job.out
         start, log_state = self._resume()
         with contextlib.ExitStack() as stack:
-            stop = stack.enter_context(_stop_on_signal())
+            stop = stack.enter_context(stop_on_signal())
             log: Log | None = None
             if parallel.first:
                 log = stack.enter_context(
@@ -245,20 +235,21 @@ class Training:
                         tensorboard=self.job.tensorboard,
                     )
                 )
-            if start == 0:  # also tells at once whether the folder can be written
+            if not log_state:  # a new run; tells at once whether the folder can be written
                 self._checkpoint(0, log)
+            elif log is not None and start >= recipe.steps:  # killed before they were written
+                self._save_weights(start)
             batches = stack.enter_context(
                 contextlib.closing(prefetch(self.sampler, start, recipe.steps))
             )
-            done = start
             for step, batch in batches:
-                scalars = self.step(step, batch)
                 done = step + 1
+                scalars = self.step(step, batch)
+                last = done == recipe.steps
                 if log is not None:
                     log.add(done, scalars, recipe.learning_rate * recipe.factor(step))
-                last = done == recipe.steps
-                if recipe.preview_every and (last or done % recipe.preview_every == 0):
-                    self._preview(done)
+                    if recipe.preview_every and (last or done % recipe.preview_every == 0):
+                        self._preview(done)
                 stopped = parallel.any(stop.is_set())
                 if last or stopped or done % recipe.checkpoint_every == 0:
                     self._checkpoint(done, log)
@@ -280,13 +271,13 @@ class Training:
         }
 
     def _cache(self, folder: str) -> FaceCache:
-        from mien.data.table import Table
-
         Table(folder).require(self.method.columns, self.method.name)
-        if self.parallel.first:  # one process decodes, the others find the file
-            FaceCache(folder, self.recipe.size)
-        self.parallel.barrier()
-        return FaceCache(folder, self.recipe.size)
+        if not self.parallel.first:
+            self.parallel.barrier()  # the first process decodes, the others find its file
+        cache = FaceCache(folder, self.recipe.size)
+        if self.parallel.first:
+            self.parallel.barrier()
+        return cache
 
     def _start_from(self, file: Path) -> None:
         tensors, _ = load_weights(file)
@@ -312,13 +303,16 @@ class Training:
     def _resume(self) -> tuple[int, dict[str, Any]]:
         """Take over the newest checkpoint; return its step and the log's state."""
         folder = self.job.out / "checkpoints"
-        if self.parallel.first:
-            clear_unfinished(folder)
+        warn = say if self.parallel.first else (lambda text: None)
+        found = load_newest(folder, warn) if self.job.resume else None
+        start = int(found.state["step"]) if found is not None else 0
+        if found is not None:
+            self._check_same(found.state)
         self.parallel.barrier()
-        found = load_newest(folder) if self.job.resume else None
+        if self.parallel.first:
+            clean(self.job.out, start)
         if found is None:
             return 0, {}
-        self._check_same(found.state)
         weights = found.part("weights")
         missing, unexpected = self.method.load_state_dict(weights, strict=False)
         skip = tuple(getattr(self.method, "not_saved", ()))
@@ -332,16 +326,15 @@ class Training:
         for name, optimiser in self.optimisers.items():
             values = found.state["optimisers"][name]
             unpack_optimiser(optimiser, found.part(f"optimiser/{name}"), values)
-        start = int(found.state["step"])
         if self.parallel.first:
             say(f"Goes on after step {start} of {self.recipe.steps}.")
         return start, found.state["log"]
 
     def _check_same(self, state: dict[str, Any]) -> None:
         old, new = state["recipe"], self._identity()
-        differ = [key for key in new if old.get(key) != new[key]]
+        differ = sorted(key for key in old | new if old.get(key) != new.get(key))
         if differ:
-            changes = ", ".join(f"{k} (was {old.get(k)!r}, is {new[k]!r})" for k in differ)
+            changes = ", ".join(f"{k} (was {old.get(k)!r}, is {new.get(k)!r})" for k in differ)
             raise CheckpointError(
                 f"{self.job.out} was trained with other settings: {changes}. Resume with the "
                 "same, or train into another folder."
@@ -349,26 +342,18 @@ class Training:
 
     def _identity(self) -> dict[str, Any]:
         """Return what must not change on resume."""
-        values = _flat(self.recipe.as_dict())
-        values = {k: v for k, v in values.items() if k.split(".")[0] not in _FREE}
+        values = {k: v for k, v in self.recipe.as_dict().items() if k not in _FREE}
+        values["stage"] = self.method.stage
+        values["config"] = dataclasses.asdict(self.method.config)
         values["devices"] = self.parallel.processes
         values["tables"] = [entry["fingerprint"] for entry in self.data]
-        return values
+        return _flat(json.loads(json.dumps(values)))
 
     def _checkpoint(self, step: int, log: Log | None) -> None:
-        """Write a checkpoint and the weights; fails in all processes if it fails in the first."""
+        """Write a checkpoint and the weights, in the first process."""
         self.parallel.share(self.method.buffers())
-        problem = None
-        if log is not None:
-            try:
-                self._write(step, log)
-            except CheckpointError as error:
-                problem = str(error)
-        problem = self.parallel.from_first(problem)
-        if problem is not None:
-            raise CheckpointError(problem)
-
-    def _write(self, step: int, log: Log) -> None:
+        if log is None:
+            return
         tensors = {f"weights/{name}": value for name, value in self.weights().items()}
         if self.ema is not None:
             tensors |= {f"ema/{name}": stored(v) for name, v in self.ema.average.items()}
@@ -379,8 +364,11 @@ class Training:
         state = {"recipe": self._identity(), "optimisers": numbers, "log": log.state()}
         save_checkpoint(self.job.out / "checkpoints", step, Checkpoint(tensors, state))
         if step:
-            with disk_errors(self.job.out), self._averaged():
-                save_weights(self.job.out / "weights.safetensors", self.weights(), self._card(step))
+            self._save_weights(step)
+
+    def _save_weights(self, step: int) -> None:
+        with disk_errors(self.job.out), self._averaged():
+            save_weights(self.job.out / "weights.safetensors", self.weights(), self._card(step))
 
     def _card(self, step: int) -> dict[str, Any]:
         recipe = self.recipe.as_dict()
@@ -391,7 +379,7 @@ class Training:
         return {
             "method": self.recipe.method,
             "stage": self.method.stage,
-            "config": self.recipe.config,
+            "config": dataclasses.asdict(self.method.config),
             "size": self.recipe.size,
             "steps": step,
             "images_seen": step * self.recipe.batch_size * self.parallel.processes,
@@ -404,8 +392,8 @@ class Training:
         }
 
     def _preview(self, step: int) -> None:
-        if not self.parallel.first or type(self.method).preview is Method.preview:
-            return
+        if type(self.method).preview is Method.preview:
+            return  # this method has none
         batch = {name: channels_last(value) for name, value in self.sampler(PREVIEW).items()}
         self.method.eval()
         with torch.no_grad(), self._averaged():
@@ -418,7 +406,7 @@ class Training:
         return self.ema.applied() if self.ema is not None else contextlib.nullcontext()
 
 
-def seed_everything(seed: int, rank: int, step: int) -> None:
+def seed_torch(seed: int, rank: int, step: int) -> None:
     """Make torch's global generators a function of (seed, rank, step)."""
     torch.manual_seed(int(np.random.SeedSequence([seed, rank, step]).generate_state(1)[0]))
 
@@ -456,43 +444,3 @@ def _command(
     words += ["--init-from", str(init_from)] if init_from is not None else []
     words += ["--devices", str(devices)] if devices > 1 else []
     return shlex.join(words)
-
-
-@contextlib.contextmanager
-def _stop_on_signal() -> Iterator[threading.Event]:
-    """Set the event on SIGINT and SIGTERM; a second Ctrl-C stops at once."""
-    stop = threading.Event()
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    with _handlers(handle):
-        yield stop
-
-
-@contextlib.contextmanager
-def _forward_signals() -> Iterator[None]:
-    """Pass SIGINT and SIGTERM on to the processes of a training, which end by themselves."""
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        for child in multiprocessing.active_children():
-            if child.pid is not None:
-                os.kill(child.pid, signal.SIGTERM)
-
-    with _handlers(handle):
-        yield
-
-
-@contextlib.contextmanager
-def _handlers(handle: Any) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set handlers
-        return
-    old = {n: signal.signal(n, handle) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)

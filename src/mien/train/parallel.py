@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import os
+import re
+import time
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn, optim
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
-from mien.files.errors import ConfigError, MissingExtraError
+from mien.files.errors import (
+    CheckpointError,
+    ConfigError,
+    MienError,
+    MissingExtraError,
+    TableError,
+    WeightsError,
+)
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+_PATIENCE = timedelta(hours=6)  # the others wait while the first process decodes the tables
 
 
 class Parallel:
@@ -71,13 +84,9 @@ class Parallel:
         """Return whether ``flag`` holds in any process; all processes must ask."""
         if self.processes == 1:
             return flag
-        total = torch.tensor(float(flag), device=self.device)
+        total = torch.tensor(int(flag), device=self.device)
         torch.distributed.all_reduce(total)
         return bool(total.item())
-
-    def from_first(self, value: Any) -> Any:
-        """Return the first process's ``value`` in all processes."""
-        return self.fabric.broadcast(value, 0) if self.processes > 1 else value
 
     def _average(self, parameters: Iterable[nn.Parameter]) -> None:
         """Average gradients; one that no process computed stays None."""
@@ -109,6 +118,7 @@ def launch(
     Raises:
         MissingExtraError: Lightning Fabric is not installed.
         ConfigError: So many devices, or such an accelerator, are not there.
+        MienError: Whatever a process raised, by its own class.
     """
     try:
         from lightning_fabric import Fabric
@@ -121,18 +131,39 @@ def launch(
         fabric = Fabric(
             accelerator=accelerator,
             devices=devices,
-            strategy=DDPStrategy(start_method="spawn") if devices > 1 else "auto",
+            strategy=DDPStrategy(start_method="spawn", timeout=_PATIENCE)
+            if devices > 1
+            else "auto",
             precision=precision,  # type: ignore[arg-type]  # load_recipe checked it
         )
     except Exception as error:  # Fabric raises many kinds
         reason = " ".join(str(error).split())
         raise ConfigError(f"Cannot train on {devices} x {accelerator}: {reason}") from None
     # Bound beforehand: Fabric searches what it hands on for modules and refuses frozen dataclasses.
-    return fabric.launch(partial(_run, worker, args))
+    try:
+        return fabric.launch(partial(_run, worker, args))
+    except ProcessRaisedException as error:  # its text is the traceback of the process
+        for kind in (ConfigError, CheckpointError, TableError, WeightsError, MienError):
+            found = re.search(rf"^{kind.__module__}\.{kind.__name__}: (.+)$", str(error), re.M)
+            if found:
+                raise kind(found[1]) from None
+        raise
+    except ProcessExitedException as error:
+        raise CheckpointError(
+            f"A process of the training was killed ({error}), perhaps for want of memory: go on "
+            "with --resume, or with fewer devices."
+        ) from None
 
 
 def _run(worker: Callable[..., Any], args: tuple[Any, ...], fabric: Fabric) -> Any:
-    return worker(Parallel(fabric), *args)
+    try:
+        return worker(Parallel(fabric), *args)
+    except MienError:
+        raise
+    except Exception:
+        if fabric.world_size > 1:  # perhaps only the end of another process as seen from here:
+            time.sleep(3)  # let that one tell why
+        raise
 
 
 def cores(processes: int) -> int:

@@ -26,6 +26,7 @@ def prefetch(
         threads: Background threads; each computes single-threaded.
         ahead: Batches that wait at most.
     """
+    torch.get_num_threads()  # settles this thread's number, which the workers' would replace else
     pool = ThreadPoolExecutor(threads, "mien-prefetch", torch.set_num_threads, (1,))
     waiting: deque[Future[Batch]] = deque()
     drawn = start
