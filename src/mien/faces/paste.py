@@ -162,18 +162,18 @@ def face_mask(
         raise ConfigError(f"No mask named {shape!r}{nearest(shape, MASKS)}.")
     n = size or len(face.crop)
     axis: NDArray[Any] = (np.arange(n) + 0.5) / n
-    to_edge = np.minimum(axis, 1 - axis) - 0.5 / n
-    depth: NDArray[Any] = np.minimum(to_edge[:, None], to_edge[None, :])  # in sides of the crop
+    to_edge: NDArray[Any] = np.minimum(axis, 1 - axis) - 0.5 / n
+    depth = np.minimum(to_edge[:, None], to_edge[None, :])  # in sides of the crop
     if shape == "ellipse":
         depth = 0.5 - 0.5 / n - np.hypot(axis[:, None] - 0.5, axis[None, :] - 0.5)
     elif shape == "hull":
         points = transform_points(face.landmarks, invert(face.to_photo))
         forehead = points[_BROWS] + 1.5 * (points[_BROWS].mean(0) - points[_EYES].mean(0))
-        points = (np.concatenate([points, forehead]) + 0.5) * n / len(face.crop) - 0.5
+        outline = (np.concatenate([points, forehead]) + 0.5) * n / len(face.crop) - 0.5
         filled = np.zeros((n, n), np.uint8)
-        cv2.fillConvexPoly(filled, cv2.convexHull(np.round(points).astype(np.int32)), 1)
+        cv2.fillConvexPoly(filled, cv2.convexHull(np.round(outline).astype(np.int32)), 1)
         inside = cv2.distanceTransform(filled, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-        depth = np.minimum(depth, inside / n)
+        depth = np.minimum(depth, np.asarray(inside) / n)
     t = np.clip(depth / max(feather, 1e-6), 0, 1)
     return np.asarray(t * t * (3 - 2 * t), dtype=np.float32)
 
