@@ -21,6 +21,20 @@ Sampler = Callable[[int], Batch]  # step number -> batch; a pure function of (se
 _METHODS: dict[str, type[Method]] = {}
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Edit:
+    """What an edit of a method returns.
+
+    Attributes:
+        images: Edited crops ``(B, 3, S, S)`` in [-1, 1].
+        flow: Where the edit moved something: ``(B, 2, h, w)``, normalised units, the result samples
+            the crop at *place + flow* (``mien.nets.warp``). It lets a large photo be moved itself.
+    """
+
+    images: Tensor
+    flow: Tensor | None = None
+
+
 class Method(nn.Module):
     """A published method: ``Config``, ``stages``, ``step``, ``encode`` and its edits.
 
@@ -36,6 +50,7 @@ class Method(nn.Module):
     name: ClassVar[str] = ""
     stages: ClassVar[tuple[str, ...]] = ("main",)
     columns: ClassVar[tuple[str, ...]] = ("image",)  # columns of the table that training needs
+    not_saved: ClassVar[tuple[str, ...]] = ()  # prefixes of tensors that weight files leave out
 
     def __init__(self, config: Any, stage: str) -> None:
         super().__init__()

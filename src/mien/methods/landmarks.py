@@ -37,8 +37,9 @@ class LandmarkTraining(Method):
         shift: float = 0.14  # largest shift, in sides of the square
         upright: float = 0.5  # share of samples with small turn, scale and shift (the second pass)
         negatives: float = 0.15  # share of squares without a face
+        shuffled: float = 0.3  # of those, the share that is a face in shuffled blocks
         weights: tuple[float, ...] = ()  # draws per table, equal if empty
-        no_jaw: tuple[str, ...] = ("ict",)  # data sets whose jaw line is another curve
+        no_jaw: tuple[str, ...] = ("ict_faces",)  # data sets whose jaw line is another curve
         pose_weight: float = 0.1
         score_weight: float = 0.1
 
@@ -96,9 +97,10 @@ class LandmarkTraining(Method):
         far = rng.uniform(0.7, 1.2, n) * 0.9
         way = rng.uniform(0, 2 * np.pi, n)
         missed = np.stack([np.cos(way), np.sin(way)], -1) * far[:, None]
-        zoom = rng.random(n) < 0.4  # a third of the misses are too near or too far instead
-        shift = np.where(miss[:, None], np.where(zoom[:, None], 0, missed), shift)
-        scale = np.where(miss & zoom, np.where(rng.random(n) < 0.5, 0.25, 4.0), scale)
+        shuffle = miss & (rng.random(n) < c.shuffled)
+        zoom = rng.random(n) < 0.4  # of the misses these are too near or too far instead
+        shift = np.where((miss & ~shuffle)[:, None], np.where(zoom[:, None], 0, missed), shift)
+        scale = np.where(miss & ~shuffle & zoom, np.where(rng.random(n) < 0.5, 0.25, 4.0), scale)
 
         low, high = points.min(1), points.max(1)
         side = (high - low).max(1) * FRAME * scale
@@ -115,9 +117,10 @@ class LandmarkTraining(Method):
         padding = "zeros" if rng.random() < 0.5 else "reflection"
         x = F.grid_sample(x, grid, mode="bilinear", padding_mode=padding, align_corners=False)
 
+        x = torch.where(torch.from_numpy(shuffle)[:, None, None, None], _shuffle(x, rng), x)
         flip = rng.random(n) < 0.5
         x = torch.where(torch.from_numpy(flip)[:, None, None, None], x.flip(-1), x)
-        mirrored = mirror_points(torch.from_numpy(target).float(), width=0.0)
+        mirrored = mirror_points(torch.from_numpy(target).float(), width=1)  # about 0: units
         tensor = torch.where(
             torch.from_numpy(flip)[:, None, None], mirrored, torch.from_numpy(target).float()
         )
@@ -128,7 +131,7 @@ class LandmarkTraining(Method):
         x = color_jitter(x, generator, 0.4, 0.4, 0.4, 0.05, p=0.8)
         x = grayscale(x, generator, p=0.15)
         x = lower_resolution(x, generator, (0.35, 1.0), p=0.3)
-        x = noise(x, generator, sigma=0.05, p=0.3)
+        x = noise(x, generator, sigma=(0.0, 0.05), p=0.3)
         return {
             "image": x,
             "points": tensor,
@@ -187,6 +190,17 @@ class LandmarkTraining(Method):
         tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % 8)
         rows = [np.concatenate(tiles[i : i + 8], 1) for i in range(0, len(tiles), 8)]
         return np.concatenate(rows, 0)
+
+
+def _shuffle(x: Tensor, rng: np.random.Generator, blocks: int = 4) -> Tensor:
+    """Cut pictures ``(B, C, S, S)`` into ``blocks``² squares and lay them in another order."""
+    b, c, size, _ = x.shape
+    side = size // blocks
+    order = torch.from_numpy(rng.permutation(blocks * blocks))
+    cut = x.reshape(b, c, blocks, side, blocks, side).permute(0, 1, 2, 4, 3, 5)
+    cut = cut.reshape(b, c, blocks * blocks, side, side)[:, :, order]
+    cut = cut.reshape(b, c, blocks, blocks, side, side).permute(0, 1, 2, 4, 3, 5)
+    return cut.reshape(b, c, size, size)
 
 
 def _mean_shape(cache: Any, rows: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ the project's own landmark network, which is shipped.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 
 import torch
@@ -44,7 +45,8 @@ class LandmarkFeatures(nn.Module):
 
     def __init__(self, weights: Path | None = None) -> None:
         super().__init__()
-        self.net = load_landmark_net(weights or SHIPPED / "landmarks.safetensors")
+        # A copy: the loss network moves to other devices and memory formats.
+        self.net = deepcopy(load_landmark_net(weights or SHIPPED / "landmarks.safetensors"))
         self.net.requires_grad_(False)
 
     def train(self, mode: bool = True) -> LandmarkFeatures:

@@ -1,4 +1,4 @@
-"""The losses of FaceCycle (spec §1.4, §1.5). Images here are ImageNet-normalised, as in the paper."""
+"""The losses of FaceCycle. Images here are ImageNet-normalised, as in the paper."""
 
 from __future__ import annotations
 
@@ -41,9 +41,10 @@ def gram_loss(found: list[Tensor], target: list[Tensor]) -> Tensor:
     return total
 
 
-def dissimilarity(x: Tensor, y: Tensor) -> Tensor:
-    """1 - SSIM(x, y), mean over the batch; constants C1 = 0.01², C2 = 0.03²."""
-    return 1 - ssim(x, y).mean()
+def dissimilarity(x: Tensor, ys: list[Tensor]) -> list[Tensor]:
+    """1 - SSIM(x, y) of several y, mean over the batch; constants C1 = 0.01², C2 = 0.03²."""
+    value = ssim(x, torch.cat(ys)).view(len(ys), -1)
+    return list(1 - value.mean(1))
 
 
 def margin(mean_face: Tensor, neutral: Tensor, official: bool) -> Tensor:

@@ -170,7 +170,7 @@ class Generator(nn.Module):
     Args:
         width: Channels of the first layer (64 in the paper).
         blocks: Residual blocks at 1/4 of the resolution (8 in the paper).
-        noise: At evaluation: zeros (deterministic) or, as published, normal noise.
+        eval_noise: Keep the noise at evaluation, as published; otherwise it is zero there.
     """
 
     def __init__(self, width: int = 64, blocks: int = 8, eval_noise: bool = False) -> None:
@@ -197,8 +197,24 @@ class Generator(nn.Module):
         """Warp the features by ``flow`` (or not), add the appearance residuals, draw the image."""
         a, b = features
         if flow is not None:
-            b = warp(b, flow) + self.noise16(b, self._noise(b))
-            a = warp(a, flow) + self.noise32(a, self._noise(a))
+            a, b = self._warp(a, b, flow)
+        return self._draw(a, b)
+
+    def decode_both(self, features: tuple[Tensor, Tensor], flow: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``decode(features, flow)`` and ``decode(features, None)`` in one pass."""
+        a, b = features
+        warped_a, warped_b = self._warp(a, b, flow)
+        drawn = self._draw(torch.cat([warped_a, a]), torch.cat([warped_b, b]))
+        with_flow, without = drawn.chunk(2)
+        return with_flow, without
+
+    def _warp(self, a: Tensor, b: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
+        return (
+            warp(a, flow) + self.noise32(a, self._noise(a)),
+            warp(b, flow) + self.noise16(b, self._noise(b)),
+        )
+
+    def _draw(self, a: Tensor, b: Tensor) -> Tensor:
         y = self.blocks(F.relu(self.reduce(b)))
         y = F.relu(self.conv1(F.relu(self.up1(y))))
         y = F.relu(self.conv2(F.relu(self.up2(torch.cat([a, y], 1)))))
@@ -226,7 +242,8 @@ class Renormalise(nn.Module):
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
         """``x`` ``(B, C, H, W)``, ``code`` ``(B, 256)``."""
         c = code[:, :, None, None]
-        return F.instance_norm(x) * self.gamma(c) + self.beta(c)
+        scaled: Tensor = F.instance_norm(x) * self.gamma(c) + self.beta(c)
+        return scaled
 
 
 class Normaliser(nn.Module):
