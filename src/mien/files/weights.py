@@ -45,7 +45,9 @@ def read_card(path: str | Path) -> dict[str, Any]:
     try:
         value = json.loads(card.read_text())
     except FileNotFoundError:
-        raise WeightsError(f"No card {card}: weights are a .safetensors and a .json file.") from None
+        raise WeightsError(
+            f"No card {card}: weights are a .safetensors and a .json file."
+        ) from None
     except (OSError, ValueError) as error:
         raise WeightsError(f"The card {card} cannot be read: {error}") from None
     if not isinstance(value, dict):

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from mien.files.errors import WeightsError
+from mien.files.torch_file import read_torch_file
 
 # layer number in torchvision's nn.Sequential -> multiple of the width, None: max-pooling
 _LAYERS: tuple[tuple[int, int | None], ...] = (
@@ -59,11 +59,10 @@ class Vgg19(nn.Module):
         """Load torchvision's ``vgg19-*.pth`` (no code is executed).
 
         Raises:
-            WeightsError: The file is missing or holds other layers.
+            WeightsError: The file is missing, unsafe, or holds other layers.
         """
+        state = read_torch_file(path)
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            own = self.state_dict()
-            self.load_state_dict({key: state[key] for key in own})
-        except (OSError, KeyError, RuntimeError, ValueError, AttributeError) as error:
+            self.load_state_dict({key: state[key] for key in self.state_dict()})
+        except (KeyError, RuntimeError) as error:
             raise WeightsError(f"{path} is not torchvision's VGG-19: {error}") from None

@@ -1,0 +1,33 @@
+"""Checkpoint files of other projects (``torch.save``), read without executing code in them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+from mien.files.errors import WeightsError
+
+
+def read_torch_file(path: str | Path) -> dict[str, Any]:
+    """Read a dictionary of tensors and plain values.
+
+    Raises:
+        WeightsError: No such file, not such a file, or it asks for anything but tensors.
+    """
+    import torch
+
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError:
+        raise WeightsError(
+            f"{path} was refused: it holds something that is no tensor and could execute code. "
+            "Ask its author for a safetensors file."
+        ) from None
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+        raise WeightsError(
+            f"{path} is not a PyTorch checkpoint that can be read: {error}"
+        ) from None
+    if not isinstance(state, dict):
+        raise WeightsError(f"{path} holds a {type(state).__name__}, not a dictionary of tensors.")
+    return state
