@@ -53,7 +53,9 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     for name in ("toy", "codes-only"):
         card = {"method": name, "config": {"size": 32}, "stage": "main"}
         save_weights(
-            tmp_path / f"{name}.safetensors", tensors, {**card, "data": {"LFW": {}, "omi": {}}}
+            tmp_path / f"{name}.safetensors",
+            tensors,
+            {**card, "data": [{"table": "LFW_tight", "licences": {"omi": 3, "MIT": 2}}]},
         )
     return str(tmp_path / "toy.safetensors")
 
@@ -164,9 +166,10 @@ def test_the_untrained_twin_is_seeded_and_differs(toy: str) -> None:
 
 
 def test_what_the_weights_saw(toy: str) -> None:
-    assert encoder(toy).seen == ("lfw", "omi")
+    assert encoder(toy).seen == ("lfw", "mit", "omi", "tight")
     assert encoder(f"untrained:{toy}").seen == ()
     assert datasets([{"dataset": "UTKFace", "rows": 3}, "omi"]) == ("omi", "utkface")
+    assert datasets({"datasets": {"LFW": 3}, "fingerprint": "fer2013"}) == ("lfw",)
     assert datasets(None) == ()
 
 

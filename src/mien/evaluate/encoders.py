@@ -51,7 +51,7 @@ class Encoder:
         input_size: Side S that it wants.
         function: The work; anything ``(B, S, S, 3)`` → ``(B, D)``.
         pca: Principal components that a probe fits on its training pictures; 0: none.
-        seen: Data sets that its weights were trained on, lower case.
+        seen: Words that its card calls the data of its weights by (``datasets``).
     """
 
     name: str
@@ -242,18 +242,20 @@ def _method_key(method: Method, parts: tuple[str, ...]) -> str:
 
 
 def datasets(value: Any) -> tuple[str, ...]:
-    """Return the lower-case names of the data sets in the ``data`` field of a card.
+    """Return the words, in lower case, that the ``data`` field of a card calls data sets by.
 
-    It may be a name, a mapping from names, or a list of names or of mappings with ``dataset`` or
-    ``name``.
+    The field is a name, a list of names, or a list of mappings: ``dataset``, ``name`` and ``table``
+    are names, ``datasets`` and ``licences`` map names to counts; ``lfw_tight`` names ``lfw``.
     """
     if isinstance(value, str):
-        return (value.lower(),)
+        return tuple(sorted(set(re.findall(r"[a-z0-9]+", value.lower()))))
     if isinstance(value, dict):
-        named = [value[k] for k in ("dataset", "name") if isinstance(value.get(k), str)]
-        return tuple(sorted(str(n).lower() for n in named or value))
+        value = [
+            *(value[k] for k in ("dataset", "name", "table") if k in value),
+            *(name for k in ("datasets", "licences") for name in value.get(k, ())),
+        ]
     if isinstance(value, list):
-        return tuple(sorted({name for item in value for name in datasets(item)}))
+        return tuple(sorted({word for item in value for word in datasets(item)}))
     return ()
 
 
