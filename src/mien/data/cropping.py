@@ -16,10 +16,11 @@ from mien.data.duplicates import face_hash
 from mien.data.readers import Reader, Record
 from mien.data.table import Row
 from mien.faces.align import crop_to_photo, invert, transform_points, warp_crop
+from mien.faces.detectors.base import shrink
 from mien.faces.detectors.whole import Whole
 from mien.faces.face import Array, Image
 from mien.faces.image import encode_image
-from mien.files.errors import FaceError, MienError
+from mien.files.errors import FaceError, MienError, MissingExtraError
 
 if TYPE_CHECKING:
     from mien.faces.find import Finder
@@ -76,7 +77,7 @@ class _Photo:
 
     record: Record
     image: Image
-    scale: Array  # (2,) true width and height over those of ``image``
+    scale: Array  # (2,), true width and height over those of ``image``
 
 
 @dataclass
@@ -114,25 +115,31 @@ class Cropper:
     def __call__(self, reader: Reader, records: Iterable[Record]) -> Outcome:
         """Cut the faces of ``records``; nothing that is wrong with a picture raises."""
         outcome = Outcome()
-        rest = iter(records)
-        while batch := list(islice(rest, BATCH)):
-            photos = list(self._decode(reader, batch, outcome))
+        decoded = self._decode(reader, records, outcome)
+        while photos := list(islice(decoded, BATCH)):
             for photo, faces in zip(photos, self._find(photos), strict=True):
                 self._judge(photo, faces, outcome)
         return outcome
 
     def _decode(
-        self, reader: Reader, records: Sequence[Record], outcome: Outcome
+        self, reader: Reader, records: Iterable[Record], outcome: Outcome
     ) -> Iterator[_Photo]:
         for record in records:
             try:
-                image, size = reader.photo(record, self.settings.max_side)
+                if record.frames:
+                    for own, frame in reader.frames(record):
+                        yield _photo(own, *self._shrink(frame))
+                else:
+                    yield _photo(record, *reader.photo(record, self.settings.max_side))
+            except MissingExtraError:
+                raise
             except Exception as error:  # whatever a damaged file makes a decoder do
                 said = str(error) if isinstance(error, MienError) else repr(error)
                 outcome.rejected.append(Rejected(record.source, "unreadable", said))
-                continue
-            scale = np.asarray(np.divide(size, image.shape[1::-1]), np.float32)
-            yield _Photo(record, image, scale)
+
+    def _shrink(self, frame: Image) -> tuple[Image, tuple[int, int]]:
+        size = (frame.shape[1], frame.shape[0])
+        return shrink(frame, self.settings.max_side)[0], size
 
     def _find(self, photos: Sequence[_Photo]) -> list[list[_Found]]:
         """Return the faces of each photo: known, in a known place, or searched for."""
@@ -303,6 +310,10 @@ class Cropper:
             score=face.score,
         )
         return row, crop
+
+
+def _photo(record: Record, image: Image, size: tuple[int, int]) -> _Photo:
+    return _Photo(record, image, np.asarray(np.divide(size, image.shape[1::-1]), np.float32))
 
 
 def _angles(marks: Landmarks) -> tuple[float, float, float]:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +212,15 @@ class _Task:
     reader: int
     records: list[Record]
 
+    @property
+    def weight(self) -> int:
+        return sum(_weight(record) for record in self.records)
+
+
+def _weight(record: Record) -> int:
+    """Return how many pictures a record gives, about."""
+    return max(record.frames, 1)
+
 
 class _Run:
     """One run: a part after the other, each noted in a file once it is on disk."""
@@ -232,7 +241,10 @@ class _Run:
     def __call__(self, workers: int | None, progress: bool) -> dict[str, Any]:
         from tqdm import tqdm
 
-        total = sum(1 for r in self.readers for _ in r.records())
+        total = before = 0
+        for number, record in enumerate(chain.from_iterable(r.records() for r in self.readers)):
+            total += _weight(record)
+            before += _weight(record) if number < self.done else 0
         if not total:
             where = ", ".join(str(r.root) for r in self.readers)
             shutil.rmtree(self.out / _PROGRESS)
@@ -241,13 +253,13 @@ class _Run:
                 f"{where} holds no pictures; give a folder with {self.readers[0].layout}."
             )
         count = min(workers or os.cpu_count() or 1, -(-total // TASK))
-        if workers is None and total - self.done < _SMALL:
+        if workers is None and total - before < _SMALL:
             count = 1
         writer = TableWriter(
             self.out, crop=self.settings.crop, size=self.settings.size, rows_per_part=1 << 62
         )
         with tqdm(
-            total=total, initial=self.done, desc="prepare", unit="img", disable=not progress
+            total=total, initial=before, desc="prepare", unit="img", disable=not progress
         ) as bar:
             part = Outcome()
             gathered = 0
@@ -255,14 +267,15 @@ class _Run:
                 part.rows += outcome.rows
                 part.hashes += outcome.hashes
                 part.rejected += outcome.rejected
-                gathered += len(task.records)
+                gathered += task.weight
+                self.done += len(task.records)
                 self.last = task.records[-1].source
-                bar.update(len(task.records))
+                bar.update(task.weight)
                 if gathered >= PART:
-                    self._finish(part, gathered, writer)
+                    self._finish(part, writer)
                     part, gathered = Outcome(), 0
             if gathered:
-                self._finish(part, gathered, writer)
+                self._finish(part, writer)
         return self._close(writer)
 
     def _recipes(self) -> list[tuple[str, str, int]]:
@@ -290,16 +303,15 @@ class _Run:
             )
         task = _Task(-1, [])
         for number, record in records:
-            full = len(task.records) == TASK or number != task.reader
-            if full and task.records:
-                yield task
-            if full:
+            if number != task.reader or task.weight + _weight(record) > TASK:
+                if task.records:
+                    yield task
                 task = _Task(number, [])
             task.records.append(record)
         if task.records:
             yield task
 
-    def _finish(self, part: Outcome, records: int, writer: TableWriter) -> None:
+    def _finish(self, part: Outcome, writer: TableWriter) -> None:
         """Drop duplicates, write a part, then note it."""
         hashes = []
         sources: dict[int, str] = {}
@@ -319,7 +331,6 @@ class _Run:
             self.faces += 1
         writer.flush()
         self.parts += bool(hashes)
-        self.done += records
         thumbnails = [
             (base64.b64encode(r.thumbnail).decode(), r.reason) for r in part.rejected if r.thumbnail
         ][: SHEET - self.thumbnails]

@@ -57,6 +57,7 @@ def read_video(
     path: str | Path,
     *,
     every: int = 1,
+    first: int = 0,
     fps: float | None = None,
     max_frames: int | None = None,
     max_pixels: int = MAX_PIXELS,
@@ -69,6 +70,7 @@ def read_video(
     Args:
         path: A local file.
         every: Take every n-th frame.
+        first: Skip the frames before this number (they are decoded, but not converted).
         fps: Take at most so many frames a second instead.
         max_frames: Stop after so many taken frames.
         max_pixels: Largest width x height of a frame.
@@ -90,8 +92,10 @@ def read_video(
             _check_size(path, frame.width, frame.height, max_pixels)
             time = index / _rate(stream, 25.0) if frame.time is None else frame.time
             time -= (stream.start_time or 0) * float(stream.time_base)
+            if index < first:
+                continue
             if fps is None:
-                wanted = index % every == 0
+                wanted = (index - first) % every == 0
             else:
                 tick = math.floor(time * fps + 1e-6)
                 wanted, last_tick = tick > last_tick, max(tick, last_tick)
@@ -102,7 +106,7 @@ def read_video(
                 turns = round(getattr(frame, "rotation", 0) / 90)  # counterclockwise
                 image = np.rot90(convert(frame).to_ndarray(), turns)
                 yield VideoFrame(index, time, np.ascontiguousarray(image))
-    if not taken and max_frames != 0:
+    if not taken and max_frames != 0 and not first:
         raise ImageError(f"{path} holds no whole frame; copy or download it again.")
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from mien.data.table import Row
 from mien.faces.face import Array, Image
 from mien.faces.image import read_image_sized
-from mien.files.errors import ConfigError, TableError, nearest
+from mien.files.errors import ConfigError, ImageError, TableError, nearest
+
+STRETCH = 1024  # frames of a video that one process takes at once
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,8 @@ class Record:
         source: Unique within the data set, e.g. the path inside its folder.
         file: Where the pixels are.
         index: Frame of a video, row of an array or csv; -1 for a picture file.
+        frames: Above 0 for a stretch of a video from frame ``index`` on, which ``Reader.frames``
+            yields: how many frames it gives, about.
         labels: Every label the data set has; ``image`` is empty.
         landmarks: ``(68, 2)`` iBUG points in pixels of the picture, where the data set has them.
             Where it has a box only, that is ``labels.box``.
@@ -33,6 +37,7 @@ class Record:
     source: str
     file: Path
     index: int = -1
+    frames: int = 0
     labels: Row = field(default_factory=lambda: Row(b"", ""))
     landmarks: Array | None = None
     align: Array | None = None
@@ -56,6 +61,7 @@ class Reader(ABC):
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
+        self._lengths: dict[Path, int] = {}  # of videos, in frames to take
         if not self.root.exists():
             raise TableError(f"{self.root} does not exist; {self.name} expects: {self.layout}")
 
@@ -74,6 +80,43 @@ class Reader(ABC):
         Raises:
             TableError: The layout is another one.
         """
+
+    def stretches(self, record: Record) -> Iterator[Record]:
+        """Yield the stretches of a video, so that a long one is shared and never held whole."""
+        from mien.faces.video import probe_video
+
+        if record.file not in self._lengths:
+            try:
+                length = probe_video(record.file).frames
+            except ImageError:  # told when its frames are asked for
+                length = 0
+            self._lengths[record.file] = -(-length // self.every)
+        left = self._lengths[record.file]
+        first = 0
+        while left > STRETCH:
+            yield replace(record, index=first, frames=STRETCH)
+            first += STRETCH * self.every
+            left -= STRETCH
+        # What a file declares may be wrong: the last stretch goes on to the end.
+        yield replace(record, index=first, frames=min(max(left, 1), STRETCH - 1))
+
+    def frames(self, record: Record) -> Iterator[tuple[Record, Image]]:
+        """Yield the frames of a stretch of a video, each with a record of its own.
+
+        Raises:
+            ImageError: The video is damaged; frames before that have been yielded.
+            MissingExtraError: PyAV is not installed.
+        """
+        from mien.faces.video import read_video
+
+        limit = STRETCH if record.frames == STRETCH else None  # the last stretch is open
+        for frame in read_video(
+            record.file, every=self.every, first=max(record.index, 0), max_frames=limit
+        ):
+            labels = replace(record.labels, frame=frame.index)
+            source = f"{record.source}#{frame.index}"
+            own = replace(record, source=source, index=frame.index, frames=0, labels=labels)
+            yield own, frame.image
 
     def photo(self, record: Record, max_side: int | None = None) -> tuple[Image, tuple[int, int]]:
         """Return the pixels of a record, uint8 ``(H, W, 3)`` RGB, and its true (width, height).

@@ -64,7 +64,7 @@ class Fer2013(Reader):
                     expression=_EXPRESSIONS[int(emotion)] if known else "",
                     split=_SPLITS.get(usage, ""),
                 )
-                yield Record(f"{file.name}#{index}", file, index, labels, crop=True)
+                yield Record(f"{file.name}#{index}", file, index, labels=labels, crop=True)
 
     def photo(self, record: Record, max_side: int | None = None) -> tuple[Image, tuple[int, int]]:
         """Return a picture as RGB; a row of the csv is found by its place in the file."""

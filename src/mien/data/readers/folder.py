@@ -1,4 +1,4 @@
-"""Plain folders of photos and videos."""
+"""Plain folders of photos and videos; video files."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from mien.data.readers import Reader, Record, register
 from mien.faces.image import IMAGE_SUFFIXES
+from mien.faces.video import VIDEO_SUFFIXES
 
 
 def pictures(root: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> Iterator[Path]:
@@ -37,18 +38,27 @@ def csv_rows(file: Path) -> list[dict[str, str]]:
 
 @register
 class Folder(Reader):
-    """Every photo below a folder."""
+    """Every photo and video below a folder; a video is a clip."""
 
     name = "folder"
-    layout = "photos (.jpg, .png, .webp) in any sub-folders"
+    layout = "photos (.jpg, .png, .webp) and videos (.mp4, .mov, .mkv, .webm, .avi) at any depth"
+    suffixes: ClassVar[tuple[str, ...]] = IMAGE_SUFFIXES + VIDEO_SUFFIXES
     persons: ClassVar[bool] = False
 
     def records(self) -> Iterator[Record]:
-        """Yield every photo."""
-        for path in pictures(self.root):
+        """Yield every photo and video."""
+        listed = {row["file"]: row for row in csv_rows(self.root / "CLIPS.csv")}
+        for path in pictures(self.root, self.suffixes):
             source = below(path, self.root)
-            person = source.rpartition("/")[0] if self.persons else ""
-            yield Record(source, path, labels=self.labels(person=person))
+            labels = self.labels(person=source.rpartition("/")[0] if self.persons else "")
+            if path.suffix.lower() in VIDEO_SUFFIXES:
+                row = listed.get(source, {})
+                labels.person = row.get("person") or labels.person
+                labels.licence = row.get("licence") or self.licence
+                labels.clip = source
+                yield from self.stretches(Record(source, path, labels=labels))
+            else:
+                yield Record(source, path, labels=labels)
 
 
 @register
@@ -58,3 +68,12 @@ class Persons(Folder):
     name = "persons"
     layout = "PERSON/*.jpg: one sub-folder a person"
     persons = True
+
+
+@register
+class Video(Folder):
+    """Every video below a folder, or one video file."""
+
+    name = "video"
+    layout = "videos (.mp4, …) at any depth; optional CLIPS.csv (file,person,licence)"
+    suffixes = VIDEO_SUFFIXES
