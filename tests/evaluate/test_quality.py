@@ -70,6 +70,8 @@ def test_nme_is_over_the_outer_eye_corners() -> None:
     jaw[:, :17] += [30, 40]
     assert nme(jaw, true) == pytest.approx([17 / 68] * 4)
     assert nme(jaw, true, NO_JAW).tolist() == [0] * 4
+    size = np.sqrt(np.ptp(true, axis=1).prod(1))
+    assert nme(true + np.array([3, 4]), true, over="box") == pytest.approx(5 / size)
     assert landmark_change(true, true + np.array([0, 5])) == pytest.approx([0.1] * 4)
 
 

@@ -61,7 +61,7 @@ class LandmarkReport:
 
     Attributes:
         sets: Set → ``pictures``, ``found``, ``truth``, ``bins`` (from ``by_yaw``: ``nme``,
-            ``nme_no_jaw``, and the absolute error of each angle), ``median_nme``.
+            ``nme_no_jaw``, ``nme_box`` and the absolute error of each angle), ``median_nme``.
         settings: Weights, detector, jitter of the boxes, seed.
         versions: Versions of Python and packages.
     """
@@ -74,8 +74,8 @@ class LandmarkReport:
         """Return one row a set."""
         bins = [b for b in next(iter(self.sets.values()))["bins"] if b != "all"]
         rows = [
-            ["set", "pictures", "found", "NME %", "median", "no jaw"]
-            + [f"|yaw| {b}°" for b in bins]
+            ["set", "pictures", "found", "NME %", "median", "no jaw", "box"]
+            + [f"yaw {b}°" for b in bins]
             + [f"{a} MAE°" for a in ANGLES]
         ]
         for name, entry in self.sets.items():
@@ -88,6 +88,7 @@ class LandmarkReport:
                     _percent(every["nme"]),
                     _percent(entry["median_nme"]),
                     _percent(every["nme_no_jaw"]),
+                    _percent(every["nme_box"]),
                 ]
                 + [
                     f"{_percent(entry['bins'][b]['nme'])} ({entry['bins'][b]['n']:.0f})"
@@ -95,7 +96,10 @@ class LandmarkReport:
                 ]
                 + [f"{every[a]:.1f}" for a in ANGLES]
             )
-        notes = ["NME: mean distance over the distance of the outer eye corners (36, 45)."]
+        notes = [
+            "NME: mean distance over the distance of the outer eye corners (36, 45); "
+            "box: over the root of the area of the points' bounding box."
+        ]
         notes += [f"{name}: {entry['truth']}." for name, entry in self.sets.items()]
         notes.append(f"Boxes: {self.settings['boxes']}.")
         return markdown_table(rows) + "\n" + "\n".join(notes) + "\n"
@@ -219,7 +223,11 @@ def _measure(
     annotated: Annotated, points: Array, pose: Array, found: np.ndarray[Any, np.dtype[np.bool_]]
 ) -> dict[str, Any]:
     true, angles = annotated.points[found], annotated.pose[found]
-    errors = {"nme": nme(points[found], true), "nme_no_jaw": nme(points[found], true, NO_JAW)}
+    errors = {
+        "nme": nme(points[found], true),
+        "nme_no_jaw": nme(points[found], true, NO_JAW),
+        "nme_box": nme(points[found], true, over="box"),
+    }
     for k, name in enumerate(ANGLES):
         errors[name] = np.abs((pose[found, k] - angles[:, k] + 180) % 360 - 180)
     return {

@@ -68,13 +68,21 @@ def interocular(points: NDArray[Any]) -> Array:
     return np.asarray(np.linalg.norm(points[:, left] - points[:, right], axis=-1), np.float32)
 
 
-def nme(predicted: NDArray[Any], true: NDArray[Any], points: slice = slice(0, 68)) -> Array:
-    """Return the normalised mean error ``(N,)``: mean distance over the true inter-ocular one.
+def nme(
+    predicted: NDArray[Any],
+    true: NDArray[Any],
+    points: slice = slice(0, 68),
+    over: str = "eyes",
+) -> Array:
+    """Return the normalised mean error ``(N,)``.
 
     Args:
         predicted: ``(N, 68, 2)``, iBUG order.
         true: The same shape.
         points: Which points count, e.g. ``NO_JAW``.
+        over: What the mean distance is divided by: ``eyes``, the true inter-ocular distance, or
+            ``box``, the root of the area of the true points' bounding box, which does not vanish in
+            profile.
 
     Raises:
         ConfigError: Other shapes.
@@ -84,7 +92,8 @@ def nme(predicted: NDArray[Any], true: NDArray[Any], points: slice = slice(0, 68
             f"Landmarks must be two arrays (N, 68, 2), not {predicted.shape} and {true.shape}."
         )
     distance = np.linalg.norm(predicted[:, points] - true[:, points], axis=-1).mean(1)
-    return np.asarray(distance / np.maximum(interocular(true), 1e-6), np.float32)
+    unit = interocular(true) if over == "eyes" else np.sqrt(np.ptp(true, axis=1).prod(1))
+    return np.asarray(distance / np.maximum(unit, 1e-6), np.float32)
 
 
 def landmark_change(before: NDArray[Any], after: NDArray[Any]) -> Array:
