@@ -42,9 +42,9 @@ def to_boxes(rows: Any) -> Array:
 
 
 def one_per_face(boxes: Array, overlap: float = 0.4) -> Array:
-    """Drop boxes ``(n, 5)`` whose IoU with a better one is above ``overlap``."""
+    """Drop boxes ``(n, 5)``, scores above 0, whose IoU with a better one is above ``overlap``."""
     sides = np.column_stack([boxes[:, :2], boxes[:, 2:4] - boxes[:, :2]]).astype(float)
-    keep = cv2.dnn.NMSBoxes(sides.tolist(), boxes[:, 4].tolist(), float("-inf"), overlap)
+    keep = cv2.dnn.NMSBoxes(sides.tolist(), boxes[:, 4].tolist(), 0.0, overlap)
     return to_boxes(boxes[np.asarray(keep, dtype=int)])
 
 
