@@ -81,34 +81,30 @@ def test_the_csv_gives_the_same_set(fer_folder: Path) -> None:
         assert np.array_equal(getattr(again, name), getattr(task, name))
 
 
-@pytest.mark.parametrize("row", ["9,1 2 3,Training", "0,1 2 3,Training", "0,,Train", "x"])
-def test_a_broken_csv_names_the_line(tmp_path: Path, row: str) -> None:
+@pytest.mark.parametrize("row", ["9,1 2 3,Training", "0,1 2 3,Train_"])
+def test_a_csv_row_without_labels_is_named(tmp_path: Path, row: str) -> None:
     (tmp_path / "fer2013.csv").write_text(f"emotion,pixels,Usage\n{row}\n")
-    with pytest.raises(TableError, match="Line 2"):
-        Fer2013.read(tmp_path)
-
-
-def test_an_empty_csv(tmp_path: Path) -> None:
-    (tmp_path / "fer2013.csv").write_text("emotion,pixels,Usage\n")
-    with pytest.raises(TableError, match="holds no pictures"):
+    with pytest.raises(TableError, match=r"fer2013\.csv#0"):
         Fer2013.read(tmp_path)
 
 
 def test_a_missing_folder_says_which_layout_is_expected(fer_folder: Path) -> None:
-    with pytest.raises(TableError, match=r"train,validation,test.*fer2013\.csv"):
+    with pytest.raises(TableError, match=r"does not exist.*train\|validation\|test.*fer2013\.csv"):
         Fer2013.read(fer_folder.parent / "nowhere")
-    for file in (fer_folder / "validation" / "sad").iterdir():
+
+
+@pytest.mark.parametrize("gone", ["validation/sad/*", "test/*/*"])
+def test_a_split_without_a_class(fer_folder: Path, gone: str) -> None:
+    for file in fer_folder.glob(gone):
         file.unlink()
-    (fer_folder / "validation" / "sad").rmdir()
-    with pytest.raises(TableError, match="validation/sad does not exist"):
+    with pytest.raises(TableError, match=r"no pictures of '(sad|angry)' in its split '(val|test)'"):
         Fer2013.read(fer_folder)
 
 
-def test_a_split_without_pictures(fer_folder: Path) -> None:
-    for file in fer_folder.glob("test/*/*"):
-        file.unlink()
-    with pytest.raises(TableError, match="no test pictures"):
-        Fer2013.read(fer_folder)
+def test_an_empty_csv(tmp_path: Path) -> None:
+    (tmp_path / "fer2013.csv").write_text("emotion,pixels,Usage\n")
+    with pytest.raises(TableError, match="no pictures of 'angry'"):
+        Fer2013.read(tmp_path)
 
 
 def test_a_text_file_named_jpg_is_named(fer_folder: Path) -> None:

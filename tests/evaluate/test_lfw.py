@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mien.evaluate.encoders import Encoder, encoder
-from mien.evaluate.lfw import Lfw, best_threshold, cosine, curve, read_pairs, verify
+from mien.evaluate.lfw import Lfw, best_threshold, cosine, curve, verify
 from mien.evaluate.task import Settings
 from mien.files.errors import ConfigError, TableError
 
@@ -125,19 +125,15 @@ def test_perfect_and_meaningless_embeddings() -> None:
 
 def test_reading(lfw_folder: Path) -> None:
     task = Lfw.read(lfw_folder)
-    assert task.crops.shape == (34, 112, 112, 3) or len(task.crops) <= 36
+    assert task.crops.shape[1:] == (112, 112, 3)
     assert task.pairs.shape == (24, 2)
     assert task.same.tolist() == ([True] * 4 + [False] * 4) * 3
     assert task.fold.tolist() == [0] * 8 + [1] * 8 + [2] * 8
-    names, pairs, _, _ = read_pairs(lfw_folder / "pairs.txt")
-    assert [names[i] for i in pairs[1]] == [
-        "Person_01/Person_01_0001.jpg",
-        "Person_01/Person_01_0003.jpg",
-    ]
-    assert [names[i] for i in pairs[4]] == [
-        "Person_00/Person_00_0001.jpg",
-        "Person_01/Person_01_0003.jpg",
-    ]
+    pictures = sorted(f for f in lfw_folder.glob("*/*.jpg"))
+    by_content = {cv2.imread(str(f)).tobytes(): f.name for f in pictures}
+    names = [by_content[crop[..., ::-1].tobytes()] for crop in task.crops]
+    assert [names[i] for i in task.pairs[1]] == ["Person_01_0001.jpg", "Person_01_0003.jpg"]
+    assert [names[i] for i in task.pairs[4]] == ["Person_00_0001.jpg", "Person_01_0003.jpg"]
 
 
 def test_running(lfw_folder: Path) -> None:
@@ -166,7 +162,7 @@ def test_missing_folder_or_list(lfw_folder: Path) -> None:
     with pytest.raises(TableError, match=r"expected: NAME/NAME_0001\.jpg"):
         Lfw.read(lfw_folder.parent / "nowhere")
     (lfw_folder / "pairs.txt").unlink()
-    with pytest.raises(TableError, match=r"pairs\.txt does not exist"):
+    with pytest.raises(TableError, match=r"pairs\.txt cannot be read"):
         Lfw.read(lfw_folder)
 
 
@@ -178,21 +174,12 @@ def test_uncropped_pictures_are_refused(lfw_folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "hello\n",
-        "1\t1\nA\t1\t2\nA\t1\tB\t1\n",
-        "2\t1\nA\t1\t2\nA\t1\tB\t1\n",
-        "2\t1\nA\t1\t2\nA\t1\tB\t1\nC\t1\t2\nC\t1\tD\tx\n",
-        "2\t1\nA\t1\t2\nA\t1\tB\t1\nC\t1\tD\t2\nC\t1\tD\t1\n",
-        "2\t1\n../../etc\t1\t2\nA\t1\tB\t1\nC\t1\t2\nC\t1\tD\t1\n",
-    ],
+    "text", ["", "hello\n", "2\t1\nA\t1\t2\nA\t1\tB\t1\n", "1\t1\nA\t1\t2\nA\t1\tB\t1\n"]
 )
 def test_a_broken_list_is_one_plain_sentence(tmp_path: Path, text: str) -> None:
     (tmp_path / "pairs.txt").write_text(text)
-    with pytest.raises(TableError, match="View 2"):
-        read_pairs(tmp_path / "pairs.txt")
+    with pytest.raises(TableError, match=r"pairs\.txt (is not|holds|has one fold)"):
+        Lfw.read(tmp_path)
 
 
 @pytest.mark.data

@@ -108,7 +108,7 @@ def test_the_cache_gives_equal_figures(lfw_folder: Path, tmp_path: Path) -> None
         (["hog"], ("lwf",), ConfigError, "did you mean 'lfw'"),
         (["hgo"], ("lfw",), WeightsError, "neither a .safetensors file"),
         (["hog"], ("lfw",), TableError, r"lfw does not exist; expected: NAME/NAME_0001\.jpg"),
-        (["hog"], ("fer2013",), TableError, "fer2013 does not exist; expected: {train"),
+        (["hog"], ("fer2013",), TableError, "fer2013 does not exist; fer2013 expects: train"),
     ],
 )
 def test_errors(tmp_path: Path, encoders, tasks, error, says: str) -> None:

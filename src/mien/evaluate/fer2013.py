@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import time
 from dataclasses import dataclass
@@ -12,24 +11,19 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from mien.data.readers.fer2013 import Fer2013 as Reader
 from mien.evaluate.cache import embed
 from mien.evaluate.encoders import Encoder
 from mien.evaluate.pca import fit_pca
 from mien.evaluate.pictures import fingerprint, read_pictures
 from mien.evaluate.probe import Labels, bootstrap_interval, confusion, fit_probe
-from mien.evaluate.task import Result, Settings, need_folder
+from mien.evaluate.task import Result, Settings
 from mien.faces.face import Image
 from mien.files.errors import TableError
 
 EXPRESSIONS = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
-SPLITS = ("train", "validation", "test")
+SPLITS = ("train", "val", "test")
 SIDE = 48
-LAYOUT = (
-    "{train,validation,test}/{" + ",".join(EXPRESSIONS) + "}/*.jpg, or the challenge's fer2013.csv"
-)
-
-_CSV_EXPRESSIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
-_CSV_SPLITS = {"Training": 0, "PublicTest": 1, "PrivateTest": 2}
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,15 +51,29 @@ class Fer2013:
         """Read the folders or the csv.
 
         Raises:
-            TableError: Another layout, or a split without pictures.
+            TableError: Another layout, or a split that lacks a class.
             ImageError: A file that is not a picture.
         """
-        table = need_folder(folder, LAYOUT) / "fer2013.csv"
-        found = _read_csv(table) if table.is_file() else _read_folders(folder)
-        for number, name in enumerate(SPLITS):
-            if not (found.split == number).any():
-                raise TableError(f"{folder} has no {name} pictures; expected: {LAYOUT}")
-        return found
+        reader = Reader(folder)
+        records = list(reader.records())
+        for record in records:
+            if not record.labels.expression or not record.labels.split:
+                raise TableError(f"{record.source} of {folder} has no expression or split.")
+        labels = np.array([EXPRESSIONS.index(r.labels.expression) for r in records], np.int64)
+        split = np.array([SPLITS.index(r.labels.split) for r in records], np.int64)
+        for place, name in enumerate(SPLITS):
+            for label, expression in enumerate(EXPRESSIONS):
+                if not ((split == place) & (labels == label)).any():
+                    raise TableError(
+                        f"{folder} has no pictures of {expression!r} in its split {name!r}; "
+                        f"expected: {reader.layout}"
+                    )
+        if records[0].index < 0:
+            crops, hashes = read_pictures([r.file for r in records], size=SIDE, grey=True)
+        else:
+            crops = np.stack([reader.photo(r)[0][..., 0] for r in records])
+            hashes = [hashlib.sha256(crop.tobytes()).hexdigest() for crop in crops]
+        return cls(crops, labels, split, fingerprint(hashes))
 
     def copies(self) -> NDArray[np.bool_]:
         """Return ``(N,)``: training pictures whose pixels also lie in validation or test."""
@@ -143,43 +151,3 @@ class Fer2013:
             },
             seconds=time.monotonic() - start,
         )
-
-
-def _read_folders(folder: Path) -> Fer2013:
-    files: list[Path] = []
-    labels: list[int] = []
-    split: list[int] = []
-    for s, split_name in enumerate(SPLITS):
-        for c, expression in enumerate(EXPRESSIONS):
-            place = need_folder(folder / split_name / expression, LAYOUT)
-            found = sorted(f for f in place.iterdir() if f.suffix in (".jpg", ".png"))
-            files += found
-            labels += [c] * len(found)
-            split += [s] * len(found)
-    crops, hashes = read_pictures(files, size=SIDE, grey=True)
-    return Fer2013(
-        crops, np.array(labels, np.int64), np.array(split, np.int64), fingerprint(hashes)
-    )
-
-
-def _read_csv(table: Path) -> Fer2013:
-    crops: list[Image] = []
-    labels: list[int] = []
-    split: list[int] = []
-    with table.open(newline="") as stream:
-        for number, row in enumerate(csv.DictReader(stream), start=2):
-            try:
-                labels.append(EXPRESSIONS.index(_CSV_EXPRESSIONS[int(row["emotion"])]))
-                split.append(_CSV_SPLITS[row["Usage"]])
-                crops.append(np.array(row["pixels"].split(), np.uint8).reshape(SIDE, SIDE))
-            except (KeyError, IndexError, ValueError, AttributeError, OverflowError):
-                raise TableError(
-                    f"Line {number} of {table} is not emotion,pixels,Usage with {SIDE * SIDE} "
-                    "pixels; fetch the file again."
-                ) from None
-    if not crops:
-        raise TableError(f"{table} holds no pictures; fetch the file again.")
-    hashes = [hashlib.sha256(crop.tobytes()).hexdigest() for crop in crops]
-    return Fer2013(
-        np.stack(crops), np.array(labels, np.int64), np.array(split, np.int64), fingerprint(hashes)
-    )

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from mien.data.readers.lfw import pairs as read_pairs
 from mien.evaluate.cache import embed
 from mien.evaluate.encoders import Encoder
 from mien.evaluate.pca import Moments, Pca
@@ -74,7 +75,10 @@ class Lfw:
             TableError: Another layout, pictures missing, or pictures that are not cropped.
             ImageError: A file that is not a picture.
         """
-        names, pairs, same, fold = read_pairs(need_folder(folder, LAYOUT) / "pairs.txt")
+        listed = read_pairs(need_folder(folder, LAYOUT))
+        if len({fold for fold, *_ in listed}) < 2:
+            raise TableError(f"{folder}/pairs.txt has one fold; expected: {LAYOUT}")
+        names = sorted({name for _, *pair, _ in listed for name in pair})
         files = [folder / name for name in names]
         missing = [name for name, file in zip(names, files, strict=True) if not file.is_file()]
         if missing:
@@ -84,7 +88,14 @@ class Lfw:
             )
         _check_cropped(files[0])
         crops, hashes = read_pictures(files, size=SIDE)
-        return cls(crops, pairs, same, fold, fingerprint(hashes))
+        row = {name: i for i, name in enumerate(names)}
+        return cls(
+            crops,
+            pairs=np.array([[row[a], row[b]] for _, a, b, _ in listed], np.int64),
+            same=np.array([same for *_, same in listed], np.bool_),
+            fold=np.array([fold - 1 for fold, *_ in listed], np.int64),
+            fingerprint=fingerprint(hashes),
+        )
 
     def run(
         self, encoder: Encoder, settings: Settings, cache: Path | None, progress: bool
@@ -136,55 +147,6 @@ class Lfw:
             },
             seconds=time.monotonic() - start,
         )
-
-
-def read_pairs(
-    file: Path,
-) -> tuple[list[str], NDArray[np.int64], NDArray[np.bool_], NDArray[np.int64]]:
-    """Read the official ``pairs.txt``.
-
-    Returns:
-        Pictures as ``NAME/NAME_0001.jpg``, sorted; pairs ``(P, 2)`` as rows of them; whether they
-        are of one person ``(P,)``; folds ``(P,)`` from 0.
-
-    Raises:
-        TableError: Missing, or not such a list.
-    """
-    if not file.is_file():
-        raise TableError(f"{file} does not exist; expected: {LAYOUT}")
-    lines = file.read_text().splitlines()
-    try:
-        folds, count = (int(n) for n in lines[0].split())
-        rows = [line.split("\t") for line in lines[1:] if line.strip()]
-        if folds < 2 or count < 1 or len(rows) != folds * 2 * count:
-            raise ValueError
-        named: list[tuple[str, str]] = []
-        for number, row in enumerate(rows):
-            of_one = number // count % 2 == 0
-            if len(row) != (3 if of_one else 4):
-                raise ValueError
-            name, i, other, j = (row[0], row[1], row[0], row[2]) if of_one else tuple(row)
-            named.append((_picture(name, i), _picture(other, j)))
-    except (ValueError, IndexError):
-        raise TableError(
-            f"{file} is not LFW's list of View 2: a line with folds and pairs, then for each fold "
-            "as many pairs of one person (3 columns) and of two (4 columns)."
-        ) from None
-    names = sorted({name for pair in named for name in pair})
-    index = {name: i for i, name in enumerate(names)}
-    position = np.arange(len(named))
-    return (
-        names,
-        np.array([[index[a], index[b]] for a, b in named], np.int64),
-        position // count % 2 == 0,
-        position // (2 * count),
-    )
-
-
-def _picture(name: str, number: str) -> str:
-    if name in ("", ".", "..") or "/" in name or "\\" in name:  # a hostile list must not lead out
-        raise ValueError
-    return f"{name}/{name}_{int(number):04d}.jpg"
 
 
 def _check_cropped(file: Path) -> None:
