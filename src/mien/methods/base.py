@@ -59,6 +59,10 @@ class Method(nn.Module):
         self.config = config
         self.stage = stage
 
+    def adopt(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Complete the tensors of an earlier stage that a training of this stage starts from."""
+        return tensors
+
     def sampler(self, caches: list[Any], batch_size: int, seed: int, rank: int) -> Sampler:
         """Return a function from step number to batch.
 

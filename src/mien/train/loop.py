@@ -280,7 +280,7 @@ class Training:
         return cache
 
     def _start_from(self, file: Path) -> None:
-        tensors, _ = load_weights(file)
+        tensors = self.method.adopt(load_weights(file)[0])
         own = self.method.state_dict()
         known = [name for name in tensors if name in own]
         if not known:

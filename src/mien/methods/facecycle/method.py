@@ -17,6 +17,10 @@ Deviations from the publication, all by switch:
   G(x, None), and both are drawn in one pass (equal results, fewer passes).
 - ``perceptual``: where VGG-19's ImageNet weights are absent, L_perc uses the project's landmark
   network; G and N start from their own random stem, which is trained with them.
+- ``gram_every`` k: L_perc looks at every k-th row of a batch (same expectation, less work).
+- ``direct_only`` (ours): a warm-up with the terms of L that need no G (r_dd, Sym(w)), many times
+  faster; what it trains starts the stage ``motion``. ``identity_from_expression`` (ours): E_id
+  starts from E_exp, which has the same layers.
 - ``anchor`` > 0 (ours): pictures whose exact labels call them neutral and frontal must stay as they
   are. ``swap_codes`` (ours): c_id of one picture of a pair rebuilds the other one, so that it
   cannot hold what differs between them.
@@ -67,6 +71,9 @@ class FaceCycle(Method):
         ssim: float = 5.0
         symmetry: float = 1.5
         anchor: float = 0.0  # ours: neutral frontal pictures stay as they are
+        gram_every: int = 1  # rows that L_perc looks at
+        direct_only: bool = False  # ours: the terms of stage ``motion`` that need no G
+        identity_from_expression: bool = False  # ours: E_id starts from E_exp
         swap_codes: bool = False  # ours: c_id of a picture rebuilds its partner
         perceptual: str = "landmarks"  # or the path of torchvision's vgg19-*.pth, or "none"
         margin: str = "hinge"  # "official": the published hinge without effect
@@ -104,7 +111,22 @@ class FaceCycle(Method):
         # m over the training, ImageNet-normalised; the publication has none at test time.
         self.register_buffer("mean_image", torch.zeros(3, SIZE, SIZE))
 
+    def train(self, mode: bool = True) -> FaceCycle:
+        """In stage ``identity`` the frozen networks stay as they will be used: without noise."""
+        super().train(mode)
+        if self.stage == "identity":
+            for net in (self.e_exp, self.flow, self.g):
+                net.eval()
+        return self
+
     # Training ------------------------------------------------------------------------------------
+
+    def adopt(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Let E_id start from E_exp where the weights to start from hold no E_id."""
+        if not self.config.identity_from_expression or any(k.startswith("e_id.") for k in tensors):
+            return tensors
+        copies = {f"e_id.{k[6:]}": v for k, v in tensors.items() if k.startswith("e_exp.")}
+        return tensors | copies
 
     def sampler(self, caches: list[Any], batch_size: int, seed: int, rank: int) -> Sampler:
         """Draw ``batch_size`` images as pairs of one person (``mien.data.pairs``)."""
@@ -128,7 +150,8 @@ class FaceCycle(Method):
             code_x = self.normalise(torch.cat([batch["code0"], batch["code1"]]))
         if self.stage == "motion":
             anchor = torch.cat([batch["anchor0"], batch["anchor1"]])
-            losses, total = self.motion_losses(x, code_x, anchor)
+            compute = self.direct_losses if self.config.direct_only else self.motion_losses
+            losses, total = compute(x, code_x, anchor)
         else:
             losses, total = self.identity_losses(x, code_x)
         update(self.stage, total)
@@ -161,12 +184,25 @@ class FaceCycle(Method):
         total = c.pixel * l_pix + c.gram * l_perc + c.ssim * l_ssim + c.symmetry * l_sym
         losses = {"pix": l_pix, "perc": l_perc, "ssim": l_ssim, "sym": l_sym}
         if c.anchor and anchor is not None:
-            known = anchor / anchor.sum().clamp_min(1)
-            l_anchor = ((f.abs().mean((1, 2, 3)) + (n - x).abs().mean((1, 2, 3))) * known).sum()
-            total = total + c.anchor * l_anchor
-            losses["anchor"] = l_anchor
+            losses["anchor"] = _anchored(f, anchor) + _anchored(n - x, anchor)
+            total = total + c.anchor * losses["anchor"]
         losses |= {"loss": total, "flow": f.detach().abs().mean()}
         return losses, total
+
+    def direct_losses(
+        self, x: Tensor, code_x: Tensor, anchor: Tensor
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Warm-up of stage 1 (ours): its terms that warp x and draw nothing."""
+        c = self.config
+        f, f_inv = self.flow(self.e_exp(code_x))
+        w = warp(x, f)
+        r_dd = warp(_exchange(w), f_inv)
+        l_pix, l_sym = 1.5 * l1(r_dd, x), 0.5 * symmetry(w)
+        l_ssim = 1.5 * self._dissimilarity(x, [r_dd])[0]
+        l_anchor = _anchored(f, anchor)
+        total = c.pixel * l_pix + c.ssim * l_ssim + c.symmetry * l_sym + c.anchor * l_anchor
+        losses = {"pix": l_pix, "ssim": l_ssim, "sym": l_sym, "anchor": l_anchor}
+        return losses | {"loss": total, "flow": f.detach().abs().mean()}, total
 
     def identity_losses(self, x: Tensor, code_x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Stage 2 (§1.5). E_exp, FlowDec and G are frozen; gradients still pass through G."""
@@ -201,6 +237,8 @@ class FaceCycle(Method):
         if not self.perceptual:
             self.perceptual.append(self._loss_network().to(x.device))
         network = self.perceptual[0]
+        every = self.config.gram_every
+        x, found = x[::every], [y[::every] for y in found]
         with torch.no_grad():
             target = network(self.denormalise(x))
         return gram_loss(network(self.denormalise(torch.cat(found))), target)
@@ -231,21 +269,20 @@ class FaceCycle(Method):
         x0, x1 = batch["image0"][:16], batch["image1"][:16]
         x = self.normalise(torch.cat([x0, x1]))
         f, f_inv = self.flow(self.e_exp(x))
+        rows = [x, warp(x, f)]
         n = self.g(x, f)
-        rows = [x, warp(x, f), n]
-        if self.stage == "motion":
-            rows += [_exchange(x), self.g(_exchange(n), f_inv), self.g(x, None)]
+        if self.config.direct_only:
+            rows += [_exchange(x), warp(_exchange(rows[1]), f_inv)]
+        elif self.stage == "motion":
+            rows += [n, _exchange(x), self.g(_exchange(n), f_inv), self.g(x, None)]
         else:
             code = self.e_id(x)
             m = self.n(n, "denorm", code)
             shared = m.mean(0, keepdim=True).expand_as(m)
             n_hat = self.n(shared, "renorm", code)
-            rows += [m, n_hat, self.g(n_hat, f_inv), self.n(shared, "renorm", code.roll(1, 0))]
+            rows += [n, m, n_hat, self.g(n_hat, f_inv), self.n(shared, "renorm", code.roll(1, 0))]
         self.train(training)
-        stacked = torch.stack([self.denormalise(row[: len(x0)]) for row in rows])
-        k, b, _, h, w = stacked.shape
-        picture = stacked.permute(0, 3, 1, 4, 2).reshape(k * h, b * w, 3)
-        return np.asarray(((picture + 1) * 127.5).round().clamp(0, 255).byte().cpu().numpy())
+        return _grid([self.denormalise(row[: len(x0)]) for row in rows])
 
     # Codes ---------------------------------------------------------------------------------------
 
@@ -375,6 +412,19 @@ def config_of_pairs(values: dict[str, Any]) -> PairSettings:
 
     settings: PairSettings = config_from(PairSettings, values)
     return settings
+
+
+def _grid(rows: list[Tensor]) -> Image:
+    """Lay rows of images ``(B, 3, H, W)`` in [-1, 1] under each other: uint8 ``(kH, BW, 3)``."""
+    stacked = torch.stack(rows)
+    k, b, _, h, w = stacked.shape
+    picture = stacked.permute(0, 3, 1, 4, 2).reshape(k * h, b * w, 3)
+    return np.asarray(((picture + 1) * 127.5).round().clamp(0, 255).byte().cpu().numpy())
+
+
+def _anchored(change: Tensor, anchor: Tensor) -> Tensor:
+    """Mean change of the rows ``(2b, ...)`` that ``anchor`` ``(2b,)`` marks; 0 without any."""
+    return (change.abs().mean((1, 2, 3)) * anchor).sum() / anchor.sum().clamp_min(1)
 
 
 def _exchange(x: Tensor) -> Tensor:
