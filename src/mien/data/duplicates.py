@@ -33,7 +33,7 @@ def face_hash(crop: Image) -> int:
 class Duplicates:
     """The hashes of the faces so far: a lookup instead of a comparison with each of them.
 
-    About 70 bytes a face; the result is exact, as if every pair had been compared.
+    About 50 bytes a face; the result is exact, as if every pair had been compared.
     """
 
     def __init__(self) -> None:

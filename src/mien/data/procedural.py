@@ -422,9 +422,9 @@ def _shape(who: Identity, does: Expression) -> Points:
 
     p[17:27, 1] += 0.14 * does.brow_raise
     inner = np.array([0.0, 0.1, 0.35, 0.7, 1.0])
-    for brow, way in ((slice(17, 22), inner), (slice(22, 27), inner[::-1])):
-        p[brow, 1] -= 0.13 * does.brow_frown * way
-        p[brow, 0] -= np.sign(p[brow, 0]) * 0.06 * does.brow_frown * way
+    for brow, share in ((slice(17, 22), inner), (slice(22, 27), inner[::-1])):
+        p[brow, 1] -= 0.13 * does.brow_frown * share
+        p[brow, 0] -= np.sign(p[brow, 0]) * 0.06 * does.brow_frown * share
     closed = does.eye_closure + 0.15 * max(does.smile, 0.0)
     for lid, under in (((37, 38), (41, 40)), ((43, 44), (47, 46))):
         for above, below in zip(lid, under, strict=True):
