@@ -1,21 +1,24 @@
-"""A method, a table and a recipe small enough for tests; a script for tests that kill processes."""
+"""A method, a table and a recipe small enough for tests, and what their processes run."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
 import torch
-from torch import Tensor, nn, optim
+from torch import nn, optim
 from torch.nn import functional as F
 
 from mien.data.table import Row, TableWriter
 from mien.files.errors import MienError
 from mien.methods.base import Batch, Method, Sampler, Update, register
+from mien.train.loop import Job, Training, train
+from mien.train.parallel import Parallel
 
 
 @register("tiny")
@@ -32,6 +35,7 @@ class Tiny(Method):
     columns = ("image",)
     not_saved = ("frozen.",)
     config: Config
+    hook: ClassVar[Callable[[int], None]] = staticmethod(lambda step: None)
 
     def __init__(self, config: Config, stage: str = "main") -> None:
         super().__init__(config, stage)
@@ -67,6 +71,7 @@ class Tiny(Method):
 
     def step(self, batch: Batch, update: Update) -> dict[str, float]:
         x = batch["image"]
+        type(self).hook(int(batch["step"]))
         y = self.net(x + 0.1 * torch.randn_like(x))
         loss = F.l1_loss(y, x) - 0.01 * self.critic(y).mean()
         if int(batch["step"]) == self.config.explode_at:
@@ -130,23 +135,39 @@ def write_recipe(path: Path, table: Path, **changes: Any) -> Path:
     return path
 
 
-def tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Return a copy of the module's tensors."""
-    return {name: value.clone() for name, value in module.state_dict().items()}
+def train_tiny(recipe: Path, out: Path, resume: bool, largest_file: int = 0) -> None:
+    """Train in a process of its own; files larger than ``largest_file`` bytes cannot be written."""
+    if largest_file:
+        import resource
 
-
-if __name__ == "__main__":  # RECIPE OUT resume devices key=value…
-    from mien.train.loop import train
-
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
     try:
-        train(
-            sys.argv[1],
-            out=sys.argv[2],
-            resume=sys.argv[3] == "1",
-            devices=int(sys.argv[4]),
-            overrides=sys.argv[5:],
-            accelerator="cpu",
-            threads=1,
-        )
+        train(recipe, out=out, resume=resume, accelerator="cpu", threads=1)
     except MienError as error:
         sys.exit(f"{type(error).__name__}: {error}")
+
+
+def train_and_compare(parallel: Parallel, job: Job) -> dict[str, Any]:
+    """Train in one of several processes; return what shows whether they agree."""
+    training = Training(job, parallel)
+    training.run()
+    own = torch.cat([p.detach().flatten() for p in training.method.parameters()])
+    first = own.clone()
+    parallel.share([first])
+    first_batch = training.sampler(0)["image"]
+    other = first_batch.clone()
+    parallel.share([other])
+
+    # one gradient from both processes, one from the second only, one from neither
+    parameters = [nn.Parameter(torch.zeros(2)) for _ in range(3)]
+    optimiser = optim.SGD(parameters, lr=1.0)
+    loss = parameters[0].sum() * (parallel.rank + 1)
+    if parallel.rank == 1:
+        loss = loss + parameters[1].sum() * 3
+    parallel.update(optimiser, loss, clip=0.0)
+    return {
+        "weights_differ": parallel.any(not torch.equal(own, first)),
+        "batches_differ": parallel.any(not torch.equal(first_batch, other)),
+        "moved": [p.tolist() for p in parameters],
+        "untouched": parameters[2].grad is None,
+    }

@@ -263,12 +263,12 @@ class Training:
 
     def weights(self) -> dict[str, Tensor]:
         """Return what is worth keeping of the method's tensors, contiguous on the CPU."""
-        skip = tuple(getattr(self.method, "not_saved", ()))
-        return {
-            name: stored(value)
-            for name, value in self.method.state_dict().items()
-            if not (skip and name.startswith(skip))
-        }
+        state = self.method.state_dict()
+        return {name: stored(value) for name, value in state.items() if self._saved(name)}
+
+    def _saved(self, name: str) -> bool:
+        """Whether a tensor is stored; others are made anew by the method's constructor."""
+        return not name.startswith(self.method.not_saved)
 
     def _cache(self, folder: str) -> FaceCache:
         Table(folder).require(self.method.columns, self.method.name)
@@ -294,9 +294,10 @@ class Training:
                     f"{tuple(own[name].shape)} in this recipe; give both the same config."
                 )
         self.method.load_state_dict({name: tensors[name] for name in known}, strict=False)
+        new = [name for name in own if name not in tensors and self._saved(name)]
         if self.parallel.first:
             say(
-                f"Starts from {file}: {len(known)} tensors, {len(own) - len(known)} new ones, "
+                f"Starts from {file}: {len(known)} tensors, {len(new)} new ones, "
                 f"{len(tensors) - len(known)} not used."
             )
 
@@ -315,8 +316,7 @@ class Training:
             return 0, {}
         weights = found.part("weights")
         missing, unexpected = self.method.load_state_dict(weights, strict=False)
-        skip = tuple(getattr(self.method, "not_saved", ()))
-        if unexpected or any(not (skip and name.startswith(skip)) for name in missing):
+        if unexpected or any(self._saved(name) for name in missing):
             raise CheckpointError(
                 f"The newest checkpoint in {folder} is of another network: use the version of mien "
                 "that wrote it, or train again into another folder."
