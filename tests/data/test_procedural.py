@@ -135,7 +135,8 @@ def test_landmarks_are_where_things_are_drawn():
 def test_light_makeup_and_background_change_what_they_name():
     base = replace(FACES.parameters(1, 0)[0], light_strength=0.0)
     image, points = FACES.draw(base)
-    left, right = points[2].round().astype(int) + [8, 0], points[14].round().astype(int) - [8, 0]
+    inward = np.array([8, 0])
+    left, right = points[2].round().astype(int) + inward, points[14].round().astype(int) - inward
     lit, _ = FACES.draw(replace(base, light_strength=0.8, light_azimuth=60, light_elevation=0))
     assert lit[right[1], right[0]].sum() > lit[left[1], left[0]].sum() + 30
     worn, _ = FACES.draw(replace(base, makeup=Makeup(lips_opacity=1.0)))

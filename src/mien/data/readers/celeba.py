@@ -59,7 +59,7 @@ class CelebA(Reader):
         file: Path | None = next(iter(sorted(self.root.rglob(name))), None)
         if file is None:
             raise self.wrong(f"has no {name}")
-        with file.open(encoding="ascii") as lines:
+        with file.open(encoding="utf-8", errors="replace") as lines:
             for line in islice(lines, skip, None):
                 if line.strip():
                     yield line.split()
