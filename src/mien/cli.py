@@ -43,7 +43,7 @@ Weights = Annotated[
 ]
 Detector = Annotated[
     str,
-    typer.Option(help="Face detector: dlib, or 'whole' for pictures that are face crops already."),
+    typer.Option(help="Face detector: dlib, or crop for pictures that are face crops already."),
 ]
 TaskName = Enum("TaskName", {name: name for name in TASKS}, type=str)  # type: ignore[misc]
 
@@ -207,6 +207,93 @@ def evaluate(
         cache=cache,
     )
     print(report.markdown())
+
+
+@app.command(
+    epilog=_examples(
+        "mien prepare photos/ --out TABLE",
+        "mien prepare utkface:UTKFace omi:OMI --out TABLE --workers 4",
+        "mien prepare video:clips/ --every 10 --max-yaw 30 --out TABLE --resume",
+    )
+)
+def prepare(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SRC...",
+            help="Folders, pictures, videos, or NAME:DIR for a public data set in its own layout "
+            "(mien licences names them).",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the table.")],
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a run that was cut off.")
+    ] = False,
+    crop: Annotated[
+        str, typer.Option(help="tight, ffhq, or whole: the picture's central square.")
+    ] = "tight",
+    size: Annotated[int, typer.Option(help="Side of the crops in pixels.")] = 112,
+    faces: Annotated[
+        str, typer.Option(help="Of several in a photo: largest, central, all, or only (reject).")
+    ] = "largest",
+    detector: Detector = "dlib",
+    workers: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Processes; as many as processors if not given."),
+    ] = None,
+    min_size: Annotated[float, typer.Option(help="Least size of a face in photo pixels.")] = 24.0,
+    min_score: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Least face probability; 0.5 where faces are searched for."),
+    ] = None,
+    max_yaw: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Largest turn to a side in degrees."),
+    ] = None,
+    max_pitch: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Largest turn up or down in degrees."),
+    ] = None,
+    max_roll: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Largest tilt in degrees."),
+    ] = None,
+    deduplicate: Annotated[bool, typer.Option(help="Leave out near-copies.")] = True,
+    annotations: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Parquet file with the landmarks of the pictures."),
+    ] = None,
+    quality: Annotated[int, typer.Option(help="JPEG quality of the crops.")] = 95,
+    every: Annotated[int, typer.Option(help="Of a video every n-th frame is taken.")] = 5,
+    max_side: Annotated[
+        int, typer.Option(help="Larger photos are searched and cut at this size.")
+    ] = 1600,
+) -> None:
+    """Make a table of faces out of pictures, videos and public data sets."""
+    from mien.data.prepare import prepare as run
+
+    info = run(
+        sources,
+        out,
+        detector=detector,
+        crop=crop,
+        size=size,
+        resume=resume,
+        workers=workers,
+        faces=faces,
+        min_size=min_size,
+        min_score=min_score,
+        max_yaw=max_yaw,
+        max_pitch=max_pitch,
+        max_roll=max_roll,
+        deduplicate=deduplicate,
+        annotations=annotations,
+        quality=quality,
+        every=every,
+        max_side=max_side,
+    )
+    rejected = sum(info.get("rejected", {}).values())
+    print(f"{info['faces']} faces in {out}, {rejected} rejected (rejected.csv says why)")
 
 
 @app.command(

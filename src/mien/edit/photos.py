@@ -16,7 +16,7 @@ from mien import weights as shelf
 from mien.edit.provenance import EditRecord, write_edited
 from mien.edit.sources import photo_files
 from mien.edit.tasks import Task, find_task
-from mien.faces.face import Face, Image
+from mien.faces.face import Array, Face, Image
 from mien.faces.find import Finder, choose
 from mien.faces.image import IMAGE_SUFFIXES, check_image, encode_image, read_image
 from mien.faces.paste import paste_change, warp_photo
@@ -116,34 +116,67 @@ class Editor:
             ConfigError: Unknown task, one that the method cannot do, no driver, or a strength out
                 of range.
         """
-        found = check_task(task, self.method, driver is not None, strength)
+        check_task(task, self.method, driver is not None, strength)
         check_image(photo)
+        image = photo.copy()
         if strength == 0 or not faces:
-            return photo.copy()
-        crops = crops_to_tensor([face.crop for face in faces], self.size)
-        drivers = None if driver is None else crops_to_tensor([driver.crop] * len(faces), self.size)
-        generated, flow, before = self._generate(found, crops, drivers, strength)
-        image = photo
-        for i, face in enumerate(faces):
-            if flow is not None:
-                image = warp_photo(image, face, flow[i])
-            image = paste_change(image, face, before[i], generated[i])
+            return image
+        drivers = None if driver is None else [driver.crop] * len(faces)
+        changes = self.generate(task, [face.crop for face in faces], drivers, strength)
+        for face, change in zip(faces, changes, strict=True):
+            image = change.carry(image, face)
         return image
 
     @torch.inference_mode()
-    def _generate(
-        self, task: Task, crops: Tensor, drivers: Tensor | None, strength: float
-    ) -> tuple[list[Image], list[np.ndarray] | None, list[Image]]:
-        """Return new crops, the flow that moves the photo, and what the moved crops look like."""
-        function = getattr(self.method, task.function)
-        if task.driver:
-            edit = function(crops, drivers, strength=strength)
-        else:
-            edit = function(crops, strength=strength)
-        if edit.flow is None:
-            return _to_images(edit.images), None, _to_images(crops)
-        flow = edit.flow.float()
-        return _to_images(edit.images), list(flow.numpy()), _to_images(warp(crops, flow))
+    def generate(
+        self,
+        task: str,
+        crops: Sequence[Image],
+        drivers: Sequence[Image] | None = None,
+        strength: float = 1.0,
+    ) -> list[Change]:
+        """Edit crops in one batch.
+
+        Args:
+            task: Name of a task.
+            crops: uint8 ``(s, s, 3)`` each.
+            drivers: One a crop, for tasks that need them.
+            strength: From 0 to 1.
+
+        Raises:
+            ConfigError: As for ``apply``.
+        """
+        found = check_task(task, self.method, drivers is not None, strength)
+        images = crops_to_tensor(crops, self.size)
+        inputs = [images] if drivers is None else [images, crops_to_tensor(drivers, self.size)]
+        edit = getattr(self.method, found.function)(*inputs, strength=strength)
+        flows: list[Array | None] = [None] * len(images)
+        if edit.flow is not None:
+            flow = edit.flow.float()
+            images, flows = warp(images, flow), list(flow.numpy())
+        pairs = zip(tensor_to_images(images), tensor_to_images(edit.images), flows, strict=True)
+        return [Change(old, new, moved) for old, new, moved in pairs]
+
+
+@dataclass(frozen=True, eq=False)
+class Change:
+    """An edited crop, ready to be carried into the photo.
+
+    Attributes:
+        old: uint8 ``(S, S, 3)``, the crop, moved by the flow if there is one.
+        new: uint8 ``(S, S, 3)``, the edited crop.
+        flow: ``(2, h, w)``, see ``mien.nets.warp``; None if nothing moves.
+    """
+
+    old: Image
+    new: Image
+    flow: Array | None = None
+
+    def carry(self, photo: Image, face: Face) -> Image:
+        """Return the photo, moved by the flow at its own resolution, with the change added."""
+        if self.flow is not None:
+            photo = warp_photo(photo, face, self.flow)
+        return paste_change(photo, face, self.old, self.new)
 
 
 def edit(
@@ -296,6 +329,7 @@ def crops_to_tensor(crops: Sequence[Image], size: int) -> Tensor:
     return torch.from_numpy(np.stack(sized)).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
 
 
-def _to_images(images: Tensor) -> list[Image]:
+def tensor_to_images(images: Tensor) -> list[Image]:
+    """Return ``(B, 3, S, S)`` in [-1, 1] as uint8 ``(S, S, 3)`` each."""
     pixels = ((images.float() + 1) * 127.5).round_().clamp_(0, 255).byte()
     return list(pixels.permute(0, 2, 3, 1).contiguous().numpy())

@@ -30,7 +30,6 @@ from mien.files.errors import ImageError
 
 State = Literal["valid", "untrusted", "altered", "unsigned"]
 
-_MIME = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png", ".webp": "image/webp"}
 _SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
 _LABEL = "org.mien.edit"
 _VALID_DAYS = 3650
@@ -84,6 +83,39 @@ class Provenance:
         )
 
 
+def encode_edited(
+    image: Image,
+    record: EditRecord,
+    format: str = "PNG",
+    original: bytes | None = None,
+    quality: int = 95,
+) -> bytes:
+    """Encode an edited picture with its record.
+
+    Args:
+        image: uint8 ``(H, W, 3)`` RGB.
+        record: The edit.
+        format: ``PNG``, ``JPEG`` or ``WEBP``.
+        original: File content of the photo that was edited: its own C2PA history is carried on.
+        quality: 1 to 100, for JPEG and WebP.
+
+    Raises:
+        ImageError: Unknown format, or the array is not a picture.
+
+    Warns:
+        UserWarning: The C2PA manifest could not be made; the record is in EXIF alone.
+    """
+    data = encode_image(image, format, quality=quality, metadata=_exif(record))
+    try:
+        return _sign(data, record, original)
+    except Exception as error:  # a native library, a file system: no edit is lost for the mark
+        warnings.warn(
+            f"No C2PA manifest could be written ({error}); the record stands in EXIF alone.",
+            stacklevel=2,
+        )
+        return data
+
+
 def write_edited(
     path: str | Path,
     image: Image,
@@ -91,34 +123,22 @@ def write_edited(
     original: bytes | None = None,
     quality: int = 95,
 ) -> None:
-    """Write an edited picture atomically, with its record.
+    """Write an edited picture atomically; see ``encode_edited``.
 
     Args:
         path: Target; the suffix (.png, .jpg, .jpeg, .webp) names the format.
         image: uint8 ``(H, W, 3)`` RGB.
         record: The edit.
-        original: File content of the photo that was edited: its own C2PA history is carried on.
+        original: File content of the photo.
         quality: 1 to 100, for JPEG and WebP.
 
     Raises:
         ImageError: Unknown suffix, or the array is not a picture.
-
-    Warns:
-        UserWarning: The C2PA manifest could not be made; the record is in EXIF alone.
     """
-    path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix not in _MIME:
+    suffix = Path(path).suffix.lower()
+    if suffix not in IMAGE_SUFFIXES:
         raise ImageError(f"Cannot write {path}: its name must end in {', '.join(IMAGE_SUFFIXES)}.")
-    data = encode_image(image, suffix, quality=quality, metadata=_exif(record))
-    try:
-        data = _sign(data, _MIME[suffix], record, original)
-    except Exception as error:  # a native library, a file system: no edit is lost for the mark
-        warnings.warn(
-            f"No C2PA manifest could be written ({error}); the record stands in EXIF alone.",
-            stacklevel=2,
-        )
-    write_bytes(path, data)
+    write_bytes(path, encode_edited(image, record, suffix, original, quality))
 
 
 def read_provenance(path: str | Path) -> Provenance | None:
@@ -158,7 +178,7 @@ def _record(values: dict[str, Any]) -> EditRecord:
     return EditRecord(strength=strength, **text)
 
 
-def _sign(data: bytes, mime: str, record: EditRecord, original: bytes | None) -> bytes:
+def _sign(data: bytes, record: EditRecord, original: bytes | None) -> bytes:
     """Embed a signed manifest into the encoded picture ``data``."""
     import c2pa
 
@@ -195,7 +215,7 @@ def _sign(data: bytes, mime: str, record: EditRecord, original: bytes | None) ->
         builder.set_intent(c2pa.C2paBuilderIntent.EDIT)
         ingredient = json.dumps({"title": "Photo", "relationship": "parentOf"})
         builder.add_ingredient(ingredient, _mime_of(parent), io.BytesIO(parent))
-        builder.sign(signer, mime, io.BytesIO(data), target)
+        builder.sign(signer, _mime_of(data), io.BytesIO(data), target)
     return target.getvalue()
 
 

@@ -35,7 +35,7 @@ TASKS = {
         Task("frontalise", "frontalise", False, "turn the head to the camera"),
         Task("expression", "transfer_expression", True, "put on the driver's expression"),
         Task("identity", "swap_identity", True, "put on the driver's identity"),
-        Task("mean-face", "mean_face", False, "remove identity and expression"),
+        Task("mean-face", "to_mean_face", False, "take the identity out"),
     )
 }
 
