@@ -31,9 +31,9 @@ def _examples(*lines: str) -> str:
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from mien import __version__
+        from importlib.metadata import version
 
-        print(f"mien {__version__}")
+        print(f"mien {version('mien')}")
         raise typer.Exit
 
 
@@ -422,7 +422,8 @@ def main() -> None:
 
 
 def _fail(message: str) -> None:
-    print(f"mien: {' '.join(message.split())}", file=sys.stderr)
+    sentence = " ".join(message.split())
+    print(f"mien: {sentence}{'' if sentence.endswith(('.', '?')) else '.'}", file=sys.stderr)
     raise SystemExit(2) from None
 
 
