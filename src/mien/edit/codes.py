@@ -160,7 +160,8 @@ def _faces(
     for table in tables:
         for batch in table.batches(["image", "source", "box", "score", "yaw", "pitch", "roll"]):
             for row in batch.to_pylist():
-                yield {**row, "face": 0}, decode_image(row.pop("image")), 1
+                crop = decode_image(row.pop("image"))
+                yield {**row, "face": 0}, crop, 1
 
 
 @torch.inference_mode()
@@ -174,7 +175,7 @@ def _encode(editor: Editor, rows: list[dict[str, Any]], crops: list[Image]) -> p
         "face": pa.array([r["face"] for r in rows], pa.int32()),
         "box": pa.array([r["box"] for r in rows], pa.list_(pa.float32())),
         **{
-            name: pa.array([r[name] for r in rows], pa.float32())
+            name: pa.array([r[name] for r in rows], pa.float32(), from_pandas=True)  # NaN: null
             for name in ("score", "yaw", "pitch", "roll")
         },
     }
