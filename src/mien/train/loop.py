@@ -18,6 +18,7 @@ from mien.data.cache import FaceCache
 from mien.data.table import Table
 from mien.faces.image import write_image
 from mien.files.errors import CheckpointError, ConfigError
+from mien.files.memory import keep_memory
 from mien.files.weights import SHIPPED, load_weights, save_weights
 from mien.methods.base import Batch, Method, Sampler, config_from, method_class
 from mien.train.checkpoint import (
@@ -144,6 +145,7 @@ def train(
 
 
 def _work(parallel: Parallel, job: Job) -> None:
+    keep_memory()
     Training(job, parallel).run()
 
 
