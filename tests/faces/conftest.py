@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from mien.faces.align import warp_crop
+from mien.faces.detectors import detector
+from mien.faces.detectors.base import Detector
 from mien.faces.face import Face, Image
 from mien.faces.landmarks import Landmarks
 
@@ -57,6 +59,12 @@ def _shape68() -> np.ndarray:
     ring = np.radians(np.arange(180, 540, 45))
     points[60:68] = np.stack([0.25 * np.cos(ring), 0.5 + 0.05 * np.sin(ring)], -1)
     return points
+
+
+@pytest.fixture(scope="session")
+def dlib_detector() -> Detector:
+    """The default detector, which takes a while to make."""
+    return detector("dlib")
 
 
 @pytest.fixture

@@ -55,36 +55,38 @@ class TestDlib:
             (1000, 700, 700, 300, 85),  # too small once shrunk: second pass
         ],
     )
-    def test_finds_a_face_in_photo_pixels(self, draw_face, canvas, width, height, x, y, side):
+    def test_finds_a_face_in_photo_pixels(
+        self, dlib_detector, draw_face, canvas, width, height, x, y, side
+    ):
         photo = draw_face(canvas(width, height), x, y, side)
-        (found,) = detector("dlib")([photo])
+        (found,) = dlib_detector([photo])
         assert found.shape == (1, 5)
         assert found.dtype == np.float32
         assert_box(found[0], x, y, side)
 
-    def test_finds_two_faces_best_first(self, draw_face, canvas):
+    def test_finds_two_faces_best_first(self, dlib_detector, draw_face, canvas):
         photo = draw_face(draw_face(canvas(400, 300), 120, 150, 110), 290, 150, 100)
-        (found,) = detector("dlib")([photo])
+        (found,) = dlib_detector([photo])
         assert len(found) == 2
         assert found[0, 4] >= found[1, 4]
         by_x = found[np.argsort(found[:, 0])]
         assert_box(by_x[0], 120, 150, 110)
         assert_box(by_x[1], 290, 150, 100)
 
-    def test_finds_a_face_cut_by_the_edge_of_a_crop(self, draw_face, canvas):
+    def test_finds_a_face_cut_by_the_edge_of_a_crop(self, dlib_detector, draw_face, canvas):
         photo = draw_face(canvas(300, 300), 150, 150, 120)[100:225, 85:215]
-        (found,) = detector("dlib")([photo])
+        (found,) = dlib_detector([photo])
         assert len(found) == 1
         assert_box(found[0], 65, 50, 120)
 
-    def test_several_photos_keep_their_order(self, draw_face, canvas):
+    def test_several_photos_keep_their_order(self, dlib_detector, draw_face, canvas):
         plain = canvas(200, 160)
         face = draw_face(canvas(300, 300), 150, 150, 120)
-        assert [len(f) for f in detector("dlib")([plain, face, plain])] == [0, 1, 0]
+        assert [len(f) for f in dlib_detector([plain, face, plain])] == [0, 1, 0]
 
     @pytest.mark.parametrize("size", [(16, 16), (20, 3000), (1, 1), (81, 81)])
-    def test_odd_sizes_hold_no_face(self, canvas, size):
-        (found,) = detector("dlib")([canvas(*size)])
+    def test_odd_sizes_hold_no_face(self, dlib_detector, canvas, size):
+        (found,) = dlib_detector([canvas(*size)])
         assert found.shape == (0, 5)
 
     def test_the_threshold_counts(self, draw_face, canvas):

@@ -30,7 +30,8 @@ _BORDERS = {
     "replicate": cv2.BORDER_REPLICATE,
 }
 _MAX_SUPERSAMPLING = 16
-_LONGEST_ENLARGED = 8192  # pixels
+_LONGEST_ENLARGED = 4096  # pixels
+_KERNELS = {"linear": cv2.INTER_LINEAR, "cubic": cv2.INTER_CUBIC}
 
 
 def crop_to_photo(landmarks: NDArray[Any], crop: str = "tight", size: int = 112) -> Array:
@@ -52,7 +53,10 @@ def crop_to_photo(landmarks: NDArray[Any], crop: str = "tight", size: int = 112)
         FaceError: Eyes and mouth of a face coincide or are not finite.
     """
     check_crop(crop)
-    points = _to_complex(np.asarray(landmarks, dtype=np.float64))
+    landmarks = np.asarray(landmarks, dtype=np.float64)
+    if not np.isfinite(landmarks).all():
+        raise FaceError("The landmarks of a face are not finite; it cannot be aligned.")
+    points = _to_complex(landmarks)
     left, right = points[..., 36:42].mean(-1), points[..., 42:48].mean(-1)
     if crop == "tight":
         five = np.stack([left, right, points[..., 30], points[..., 48], points[..., 54]], axis=-1)
@@ -85,7 +89,7 @@ def crop_to_photo(landmarks: NDArray[Any], crop: str = "tight", size: int = 112)
 def check_crop(crop: str) -> None:
     """Raise ConfigError unless ``crop`` is a named crop."""
     if crop not in CROPS:
-        raise ConfigError(f"No crop named {crop!r}{nearest(crop, CROPS)}.")
+        raise ConfigError(f"No crop named {crop!r}{nearest(crop, CROPS)}")
 
 
 def invert(matrix: NDArray[Any]) -> Array:
@@ -123,7 +127,7 @@ def warp(
     size: tuple[int, int],
     border: Border = "constant",
     *,
-    cubic: bool = False,
+    enlarge: Literal["linear", "cubic"] | None = None,
 ) -> Pixels:
     """Sample ``image`` at ``matrix @ (x, y, 1)`` for every pixel (x, y) of the result.
 
@@ -135,20 +139,21 @@ def warp(
         matrix: ``(2, 3)``, result pixels to image pixels.
         size: Width and height of the result.
         border: What lies outside the image.
-        cubic: Enlarge bicubically, and to full precision; OpenCV's warps round places to 1/32 px.
+        enlarge: Kernel where the result is finer than the image, at full precision; without it
+            bilinear, where some versions of OpenCV round places to 1/32 px.
 
     Returns:
         The dtype and channels of ``image``, ``(size[1], size[0], ...)``.
     """
     wide = np.asarray(matrix, dtype=np.float64)
     scale = math.sqrt(abs(np.linalg.det(wide[:, :2])))
-    enlarged = min(int(1 / max(scale, 1e-6)), _LONGEST_ENLARGED // max(image.shape[:2]))
-    if cubic and enlarged > 1:
-        new = (image.shape[1] * enlarged, image.shape[0] * enlarged)
-        image = cv2.resize(image, new, interpolation=cv2.INTER_CUBIC)  # type: ignore[assignment]
-        wide = enlarged * wide
-        wide[:, 2] += (enlarged - 1) / 2
-        scale *= enlarged
+    times = min(int(1 / max(scale, 1e-6)), _LONGEST_ENLARGED // max(image.shape[:2]))
+    if enlarge and times > 1:
+        shape = (image.shape[1] * times, image.shape[0] * times)
+        image = cv2.resize(image, shape, interpolation=_KERNELS[enlarge])  # type: ignore[assignment]
+        wide = times * wide
+        wide[:, 2] += (times - 1) / 2
+        scale *= times
     fine = min(max(math.ceil(scale - 1e-3), 1), _MAX_SUPERSAMPLING)
     if fine > 1:
         # A fine pixel j lies at (j + 0.5) / fine - 0.5 of the coarse grid.
@@ -158,7 +163,7 @@ def warp(
         image,
         wide,
         (size[0] * fine, size[1] * fine),
-        flags=(cv2.INTER_CUBIC if cubic else cv2.INTER_LINEAR) | cv2.WARP_INVERSE_MAP,
+        flags=_KERNELS[enlarge or "linear"] | cv2.WARP_INVERSE_MAP,
         borderMode=_BORDERS[border],
     )
     if fine > 1:

@@ -148,7 +148,7 @@ def encode_image(
     check_image(image)
     kind = _FORMATS.get(format.lower().lstrip("."))
     if kind is None:
-        raise ImageError(f"Unknown picture format {format!r}{nearest(format.lower(), _FORMATS)}.")
+        raise ImageError(f"Unknown picture format {format!r}{nearest(format.lower(), _FORMATS)}")
     exif = Pillow.Exif()
     if metadata:
         exif[_DESCRIPTION] = json.dumps(dict(metadata))

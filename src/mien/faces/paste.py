@@ -130,7 +130,7 @@ def warp_photo(
     # In photo pixels, on the flow's grid: its corners are the centres of the crop's corner pixels.
     shift = np.moveaxis(flow, 0, -1) @ (face.to_photo[:, :2].T * (last / 2))
     grid = np.diag([(flow.shape[2] - 1) / last, (flow.shape[1] - 1) / last])
-    shift = warp(shift, grid @ region.to_crop, region.size, "replicate", cubic=True)
+    shift = warp(shift, grid @ region.to_crop, region.size, "replicate", enlarge="linear")
     shift *= _mask_on(region, face, mask, feather)[..., None]
     x, y = np.arange(region.size[0]), np.arange(region.size[1])
     places = np.stack(np.meshgrid(x + region.left, y + region.top), -1) + shift
@@ -159,7 +159,7 @@ def face_mask(
         ConfigError: No such shape.
     """
     if shape not in MASKS:
-        raise ConfigError(f"No mask named {shape!r}{nearest(shape, MASKS)}.")
+        raise ConfigError(f"No mask named {shape!r}{nearest(shape, MASKS)}")
     n = size or len(face.crop)
     axis: NDArray[Any] = (np.arange(n) + 0.5) / n
     to_edge: NDArray[Any] = np.minimum(axis, 1 - axis) - 0.5 / n
@@ -221,7 +221,7 @@ def _blend(
 ) -> Image:
     check_image(photo)
     if blend not in BLENDS:
-        raise ConfigError(f"No blending named {blend!r}{nearest(blend, BLENDS)}.")
+        raise ConfigError(f"No blending named {blend!r}{nearest(blend, BLENDS)}")
     region = _region(photo, face)
     result = photo.copy()
     if region is None:
@@ -287,7 +287,7 @@ def _mask_on(region: _Region, face: Face, mask: str | Array, feather: float) -> 
 def _on(region: _Region, face: Face, values: Array) -> Array:
     """Bring values ``(s, s, 3)`` over the crop to the photo's resolution."""
     matrix = _rescale(face, len(values)) @ _square(region.to_crop)
-    return warp(values, matrix, region.size, "replicate", cubic=True)
+    return warp(values, matrix, region.size, "replicate", enlarge="cubic")
 
 
 def _rescale(face: Face, size: int) -> NDArray[np.float64]:

@@ -44,7 +44,7 @@ def detector(name: str = "dlib", **options: Any) -> Detector:
     """
     name, _, path = name.partition(":")
     if name not in _DETECTORS:
-        raise ConfigError(f"No detector named {name!r}{nearest(name, _DETECTORS)}.")
+        raise ConfigError(f"No detector named {name!r}{nearest(name, _DETECTORS)}")
     module, _, kind = _DETECTORS[name].partition(":")
     make = getattr(import_module(f"{__name__}.{module}"), kind)
     if path:
@@ -52,6 +52,6 @@ def detector(name: str = "dlib", **options: Any) -> Detector:
     known = inspect.signature(make).parameters
     for option in options:
         if option not in known:
-            raise ConfigError(f"The detector {name!r} has no {option!r}{nearest(option, known)}.")
+            raise ConfigError(f"The detector {name!r} has no {option!r}{nearest(option, known)}")
     made: Detector = make(**options)
     return made
