@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -164,16 +165,18 @@ class Cropper:
             else:
                 search.append(i)
         if look:
-            for i, box, marks in zip(look, boxes, self._look(photos, look, boxes), strict=True):
+            with _one_thread():
+                looked = self._look(photos, look, boxes)
+            for i, box, marks in zip(look, boxes, looked, strict=True):
                 face = _Found(marks.points[0], box[0], float(marks.score[0]), _angles(marks))
                 if found[i]:  # its points are known: only the pose is measured
                     found[i][0].pose = face.pose
                 else:
                     found[i] = [face]
         if search:
-            for i, faces in zip(
-                search, self._finder([photos[i].image for i in search]), strict=True
-            ):
+            with _one_thread():
+                searched = self._finder([photos[i].image for i in search])
+            for i, faces in zip(search, searched, strict=True):
                 found[i] = [_Found(f.landmarks, f.box, f.score, f.pose) for f in faces]
         return found
 
@@ -310,6 +313,19 @@ class Cropper:
             score=face.score,
         )
         return row, crop
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep the networks to one thread: processes share the processors, and sums stay the same."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _photo(record: Record, image: Image, size: tuple[int, int]) -> _Photo:

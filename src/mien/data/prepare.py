@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import hashlib
 import json
 import multiprocessing
 import os
@@ -19,6 +20,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from mien.data.cropping import BATCH, CHOICES, THUMBNAIL, Cropper, Outcome, Rejected, Settings
@@ -28,6 +30,7 @@ from mien.data.table import Table, TableWriter
 from mien.faces.align import check_crop
 from mien.faces.detectors import detector_names
 from mien.faces.face import Image
+from mien.faces.image import decode_image, write_image
 from mien.files.atomic import atomic_path, write_json
 from mien.files.errors import ConfigError, ImageError, TableError, nearest
 
@@ -217,6 +220,10 @@ class _Task:
         return sum(_weight(record) for record in self.records)
 
 
+def _line(record: Record) -> bytes:
+    return f"{record.source}\n".encode("utf-8", "surrogateescape")
+
+
 def _weight(record: Record) -> int:
     """Return how many pictures a record gives, about."""
     return max(record.frames, 1)
@@ -233,7 +240,8 @@ class _Run:
         self.parts = 0  # of the table
         self.chunks = 0  # of the records
         self.done = 0  # records
-        self.last = ""  # source of the last of them
+        self.digest = hashlib.sha256()  # of their sources
+        self.expected = ""  # digest that an earlier run noted
         self.faces = 0
         self.thumbnails = 0
         self._restore()
@@ -269,7 +277,8 @@ class _Run:
                 part.rejected += outcome.rejected
                 gathered += task.weight
                 self.done += len(task.records)
-                self.last = task.records[-1].source
+                for record in task.records:
+                    self.digest.update(_line(record))
                 bar.update(task.weight)
                 if gathered >= PART:
                     self._finish(part, writer)
@@ -293,10 +302,9 @@ class _Run:
     def _tasks(self) -> Iterator[_Task]:
         """Cut the records into tasks, after those that are done."""
         records = self._records()
-        before = ""
         for _, record in islice(records, self.done):
-            before = record.source
-        if before != self.last:
+            self.digest.update(_line(record))
+        if self.done and self.digest.hexdigest() != self.expected:
             raise TableError(
                 f"The pictures have changed since {self.out} was begun; give a new folder with "
                 "--out."
@@ -339,7 +347,7 @@ class _Run:
             "parts": self.parts,
             "records": self.done,
             "faces": self.faces,
-            "last": self.last,
+            "sources": self.digest.hexdigest(),
             "hashes": [value for value in hashes if value is not None],
             "rejected": [(r.source, r.reason, r.detail) for r in part.rejected],
             "thumbnails": thumbnails,
@@ -353,7 +361,7 @@ class _Run:
         for note in self._notes():
             self.chunks += 1
             self.parts, self.done, self.faces = note["parts"], note["records"], note["faces"]
-            self.last = note["last"]
+            self.expected = note["sources"]
             self.thumbnails += len(note["thumbnails"])
             for value in note["hashes"]:
                 self.seen.add(value)
@@ -440,10 +448,6 @@ def _count_rejected(out: Path) -> dict[str, int]:
 
 def _write_sheet(file: Path, thumbnails: Iterable[tuple[str, str]]) -> None:
     """Draw the thumbnails with their reasons."""
-    import cv2
-
-    from mien.faces.image import decode_image, write_image
-
     tiles: list[Image] = []
     for data, reason in thumbnails:
         tile = np.full((THUMBNAIL + _LABEL, THUMBNAIL, 3), 32, np.uint8)
@@ -489,7 +493,7 @@ def _start_worker(recipes: _Recipes, settings: Settings) -> None:
     global _cut
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the run
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _one_thread()
+    cv2.setNumThreads(1)  # the processes share the processors
     _cut = _cutter(recipes, settings)
 
 
@@ -499,17 +503,6 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
-
-
-def _one_thread() -> int:
-    """Keep to one processor (the same sums in every process); return torch's former threads."""
-    import cv2
-    import torch
-
-    cv2.setNumThreads(1)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    return before
 
 
 def _run_task(task: _Task) -> Outcome:
@@ -522,15 +515,9 @@ def _work(
 ) -> Iterator[tuple[_Task, Outcome]]:
     """Yield tasks and outcomes in order; a bounded number is on its way."""
     if workers == 1:
-        import torch
-
-        before = _one_thread()
         cut = _cutter(recipes, settings)
-        try:
-            for task in tasks:
-                yield task, cut(task)
-        finally:
-            torch.set_num_threads(before)
+        for task in tasks:
+            yield task, cut(task)
         return
 
     def pool(count: int) -> ProcessPoolExecutor:
