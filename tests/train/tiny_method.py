@@ -144,7 +144,8 @@ def train_tiny(recipe: Path, out: Path, resume: bool, largest_file: int = 0) -> 
     try:
         train(recipe, out=out, resume=resume, accelerator="cpu", threads=1)
     except MienError as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+        (recipe.parent / "error.txt").write_text(f"{type(error).__name__}: {error}")
+        sys.exit(1)
 
 
 def train_and_compare(parallel: Parallel, job: Job) -> dict[str, Any]:
