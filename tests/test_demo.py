@@ -12,7 +12,7 @@ import pytest
 from mien.demo import MOST_FACES, demo
 from mien.edit.provenance import read_provenance
 from mien.faces.image import read_image, write_image
-from mien.files.errors import FaceError, ImageError
+from mien.files.errors import FaceError, ImageError, WeightsError
 
 
 @pytest.fixture(autouse=True)
@@ -96,3 +96,15 @@ def test_bad_photos(run, tmp_path, photo) -> None:
         run([tmp_path / "text.jpg"])
     with pytest.raises(ImageError, match="does not exist"):
         run([tmp_path / "nowhere.jpg"])
+
+
+def test_weights_that_can_do_only_a_part(run, toy_method, tmp_path, photo, monkeypatch) -> None:
+    def refuse(images, drivers, strength):
+        raise WeightsError("These weights hold the first stage only.")
+
+    monkeypatch.setattr(toy_method, "swap_identity", refuse)
+    write_image(tmp_path / "me.png", photo)
+    page, html = run([tmp_path / "me.png"])
+    assert "identity: These weights hold the first stage only." in html
+    assert "Identities exchanged" not in html
+    assert not (page.parent / "identity.png").exists()

@@ -107,7 +107,7 @@ def edit(
     detector: Detector = "dlib",
 ) -> None:
     """Edit the faces of photos. Every picture written says that it was edited."""
-    from mien.edit.photos import edit as run
+    from mien.edit.photos import edit_each as run
 
     for edited in run(
         task.value,
@@ -370,13 +370,17 @@ def weights(
     import json
 
     from mien import weights as shelf
+    from mien.edit.tasks import task_names
+    from mien.methods import method_class
 
     if name is not None:
         print(json.dumps(shelf.card(name), indent=2, ensure_ascii=False))
         return
     for each in shelf.shipped():
         card = shelf.card(each)
-        print(f"{each}: {card['method']}, {card.get('licence', 'licence not stated')}")
+        edits = ", ".join(task_names(method_class(card["method"]))) or "none"
+        print(f"{each}\n  method: {card['method']}\n  edits: {edits}")
+        print(f"  licence: {card.get('licence', 'not stated')}")
 
 
 @app.command(epilog=_examples("mien licences"))

@@ -20,13 +20,13 @@ from tqdm import tqdm
 from mien.edit.photos import Editor, crops_to_tensor, tensor_to_images
 from mien.edit.provenance import encode_edited
 from mien.edit.sources import photo_files
-from mien.edit.tasks import task_names
+from mien.edit.tasks import TASKS, task_names
 from mien.faces.align import invert, transform_points, warp
 from mien.faces.face import Array, Face, Image
 from mien.faces.find import Finder
 from mien.faces.image import encode_image, read_image
 from mien.files.atomic import write_bytes, write_text
-from mien.files.errors import FaceError, MienError
+from mien.files.errors import FaceError, MienError, WeightsError
 
 MOST_FACES = 8  # of the page; each meets every other one
 _MAX_SIDE = 1600  # photos are shrunk to this; the page shows faces at _PORTRAIT pixels
@@ -91,7 +91,7 @@ def demo(
     assets = Path(str(files("mien") / "assets"))
     portraits, notes = _portraits(editor, photo_files(photos or [assets]))
     page = _Page(editor, portraits)
-    tasks = task_names(editor.method)
+    tasks = [task for task in task_names(editor.method) if page.can(task, notes)]
     matrices = [t for t in _MATRICES if t in tasks]
     columns = page.columns(tasks)
     total = len(portraits) * (len(columns) + len(matrices) * len(portraits))
@@ -170,6 +170,16 @@ class _Page:
         with torch.inference_mode():
             self.codes = {k: v.float().numpy() for k, v in editor.method.encode(crops).items()}
 
+    def can(self, task: str, notes: list[str]) -> bool:
+        """Tell whether the weights can do a task of the method; note on the page why not."""
+        crop = [self.portraits[0].face.crop]
+        try:
+            self.editor.generate(task, crop, crop if TASKS[task].driver else None)
+        except WeightsError as error:  # e.g. the first stage of two
+            notes.append(escape(f"{task}: {error}"))
+            return False
+        return True
+
     def columns(self, tasks: list[str]) -> dict[str, str]:
         """Return task → heading; one column where a method's two edits are the same function."""
         heads = {task: text for task, text in _COLUMNS.items() if task in tasks}
@@ -223,8 +233,11 @@ class _Page:
         function = getattr(self.editor.method, "mean_face", None)
         if function is None:
             return ""
-        with torch.inference_mode():
-            image = tensor_to_images(function())[0]
+        try:
+            with torch.inference_mode():
+                image = tensor_to_images(function())[0]
+        except WeightsError:  # said in the notes
+            return ""
         return (
             f"<figure class='mean'>{_picture(encode_image(image, 'PNG'), 'mean face (generated)')}"
             "<figcaption>The mean face of the training, generated: what is left when expression "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -219,6 +219,36 @@ def edit(
 
     With ``out``, photos that cannot be edited are left out, and the error is raised at the end.
     """
+    return list(
+        edit_each(
+            task,
+            photos,
+            driver,
+            out=out,
+            strength=strength,
+            weights=weights,
+            face=face,
+            driver_face=driver_face,
+            detector=detector,
+            finder=finder,
+        )
+    )
+
+
+def edit_each(
+    task: str,
+    photos: Photo | Iterable[Photo],
+    driver: Photo | None = None,
+    *,
+    out: str | Path | None = None,
+    strength: float = 1.0,
+    weights: str | Path | Method = "facecycle",
+    face: str | int = "only",
+    driver_face: str | int = "only",
+    detector: str = "dlib",
+    finder: Finder | None = None,
+) -> Iterator[Edited]:
+    """Edit whole photos as ``edit`` does, one at a time, so that memory does not grow."""
     editor = Editor(weights, detector, finder)
     check_task(task, editor.method, driver is not None, strength)
     sources = _sources(photos)
@@ -228,7 +258,6 @@ def edit(
         guide = choose(editor.find(picture, name), driver_face, name or "The driver", picture.shape)
     targets = [None] * len(sources) if out is None else _targets(sources, Path(out), task)
     record = editor.record(task, strength)
-    done: list[Edited] = []
     failed: list[MienError] = []
     for source, target in zip(sources, targets, strict=True):
         try:
@@ -245,13 +274,12 @@ def edit(
                 raise
             failed.append(error)
             continue
-        done.append(Edited(image, picture, chosen, record, name, target))
+        yield Edited(image, picture, chosen, record, name, target)
     if failed:
         raise type(failed[0])(
             f"{len(failed)} of {len(sources)} photos were not edited (the others are in {out}); "
             f"the first: {failed[0]}"
         )
-    return done
 
 
 def check_task(name: str, method: Method, driver: bool, strength: float) -> Task:

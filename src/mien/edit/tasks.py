@@ -40,8 +40,8 @@ TASKS = {
 }
 
 
-def task_names(method: Method) -> list[str]:
-    """Return the names of the tasks that a method can do."""
+def task_names(method: Method | type[Method]) -> list[str]:
+    """Return the names of the tasks that a method (or a class of methods) can do."""
     return [t.name for t in TASKS.values() if callable(getattr(method, t.function, None))]
 
 
