@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from mien.data.table import Row, Table
 from mien.faces.align import crop_to_photo, invert, transform_points
 from mien.faces.face import Face
 from mien.faces.image import decode_image, encode_image, write_image
-from mien.files.errors import ConfigError, TableError
+from mien.files.errors import ConfigError, MissingExtraError, TableError
 
 FACES = ProceduralFaces(seed=1, size=160)
 
@@ -467,6 +468,14 @@ def test_cut_between_part_and_note_or_between_note_and_end(tmp_path, monkeypatch
         same_table(tmp_path / "whole", out)
 
 
+def test_cut_while_its_first_file_was_written(tmp_path):
+    (tmp_path / "t" / ".progress").mkdir(parents=True)
+    (tmp_path / "t" / ".prepare.json.abc.tmp").write_text("{")
+    assert run("procedural:1", tmp_path / "t", resume=True)["faces"] == 16
+    run("procedural:1", tmp_path / "u")
+    same_table(tmp_path / "t", tmp_path / "u")
+
+
 def test_duplicates_are_known_across_an_interruption(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "TASK", 1)
     monkeypatch.setattr(module, "PART", 1)
@@ -521,6 +530,40 @@ def test_a_picture_that_ends_its_process_is_rejected_alone(tmp_path):
     assert [r.source for r in first.rows] == [files[0].name, files[2].name]
     assert [(r.source, r.reason) for r in first.rejected] == [(files[1].name, "unreadable")]
     assert [r.source for r in second.rows] == [files[0].name]
+
+
+def test_a_script_without_a_main_guard_is_told_so(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(_CHILD.replace('if __name__ == "__main__":', "if True:"))
+    done = subprocess.run(
+        [sys.executable, script, tmp_path / "t", "2"], capture_output=True, text=True
+    )
+    assert done.returncode != 0
+    assert "ConfigError: Other processes cannot be started; give workers=1" in done.stderr
+    assert not (tmp_path / "t" / "table.json").exists()
+
+
+def test_errors_come_out_of_a_process_as_they_went_in():
+    error = MissingExtraError("av", "video")
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again)) == (MissingExtraError, str(error))
+
+
+def test_large_photos_are_held_in_smaller_numbers(tmp_path, monkeypatch):
+    (tmp_path / "p").mkdir()
+    for i in range(5):
+        write_image(tmp_path / "p" / f"{i}.jpg", np.full((100, 100, 3), 40 * i, np.uint8))
+    held = []
+
+    def finder(images):
+        held.append(len(images))
+        return [[] for _ in images]
+
+    monkeypatch.setattr(Cropper, "_finder", property(lambda self: finder))
+    monkeypatch.setattr("mien.data.cropping._PIXELS", 20_000)
+    with pytest.raises(TableError, match="None of 5 pictures"):
+        run(tmp_path / "p", tmp_path / "t")
+    assert held == [2, 2, 1]
 
 
 # --- one sentence -------------------------------------------------------------------------------

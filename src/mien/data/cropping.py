@@ -7,7 +7,6 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import islice
 from typing import TYPE_CHECKING
 
 import cv2
@@ -27,7 +26,8 @@ if TYPE_CHECKING:
     from mien.faces.find import Finder
     from mien.faces.landmarks import Landmarker, Landmarks
 
-BATCH = 32  # pictures decoded at once
+BATCH = 32  # pictures decoded at once,
+_PIXELS = 16_000_000  # or so many pixels
 THUMBNAIL = 96  # pixels
 CHOICES = ("largest", "central", "all", "only")
 # Where the face sits in a crop: crops cut close first, then looser ones.
@@ -116,8 +116,7 @@ class Cropper:
     def __call__(self, reader: Reader, records: Iterable[Record]) -> Outcome:
         """Cut the faces of ``records``; nothing that is wrong with a picture raises."""
         outcome = Outcome()
-        decoded = self._decode(reader, records, outcome)
-        while photos := list(islice(decoded, BATCH)):
+        for photos in _batches(self._decode(reader, records, outcome)):
             for photo, faces in zip(photos, self._find(photos), strict=True):
                 self._judge(photo, faces, outcome)
         return outcome
@@ -326,6 +325,20 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _batches(photos: Iterable[_Photo]) -> Iterator[list[_Photo]]:
+    """Gather photos for the networks, but never many large ones."""
+    batch: list[_Photo] = []
+    pixels = 0
+    for photo in photos:
+        batch.append(photo)
+        pixels += photo.image.shape[0] * photo.image.shape[1]
+        if len(batch) == BATCH or pixels >= _PIXELS:
+            yield batch
+            batch, pixels = [], 0
+    if batch:
+        yield batch
 
 
 def _photo(record: Record, image: Image, size: tuple[int, int]) -> _Photo:

@@ -183,15 +183,12 @@ def _begin(out: Path, plan: dict[str, Any], resume: bool) -> bool:
         try:
             old = json.loads(file.read_text())
         except (OSError, ValueError):
-            if (
-                any(p.name.endswith(".tmp") for p in out.iterdir())
-                and len(list(out.iterdir())) == 1
-            ):
-                old = plan  # cut off while its very first file was written
-            else:
+            names = {path.name for path in out.iterdir()} - {_PROGRESS}
+            if any(not (n.startswith(".") and n.endswith(".tmp")) for n in names):
                 raise TableError(
                     f"{out} was not begun by `mien prepare`; give a new folder with --out."
                 ) from None
+            old = plan  # cut off while its very first file was written
         for key, value in plan.items():
             if old.get(key) != value:
                 raise TableError(
@@ -550,6 +547,13 @@ def _one_by_one(task: _Task, pool: Callable[[int], ProcessPoolExecutor]) -> Outc
     """Do a task record by record; one that ends its process is rejected."""
     whole = Outcome()
     single = pool(1)
+    try:
+        single.submit(os.getpid).result()
+    except BrokenProcessPool:
+        raise ConfigError(
+            "Other processes cannot be started; give workers=1, or in a script call prepare below "
+            "`if __name__ == '__main__':`."
+        ) from None
     for record in task.records:
         try:
             outcome = single.submit(_run_task, _Task(task.reader, [record])).result()

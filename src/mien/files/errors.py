@@ -41,6 +41,11 @@ class MissingExtraError(MienError):
         super().__init__(
             f"This needs the package {package!r}: pip install -c constraints.txt 'mien[{extra}]'"
         )
+        self._made_of = (package, extra)
+
+    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str]]:
+        # It must reach the parent of a worker process whole.
+        return MissingExtraError, self._made_of
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
