@@ -200,3 +200,11 @@ def test_photos_are_edited_one_at_a_time(tmp_path, toy_method, toy_finder, photo
     next(work)
     assert toy_method.calls == 1
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["a-neutralise.png"]
+
+
+def test_the_whole_mouth_is_edited_at_full_strength(toy_method, toy_finder) -> None:
+    """A tight crop ends at the chin; the mask must not fade inside the lips."""
+    photo = np.full((300, 300, 3), 60, np.uint8)
+    (found,) = edit("mean-face", photo, weights=toy_method, finder=toy_finder(1))
+    for x, y in found.faces[0].landmarks[48:].round().astype(int):
+        assert abs(int(found.image[y, x, 0]) - 127) <= 2

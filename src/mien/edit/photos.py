@@ -19,7 +19,7 @@ from mien.edit.tasks import Task, find_task
 from mien.faces.face import Array, Face, Image
 from mien.faces.find import Finder, choose
 from mien.faces.image import IMAGE_SUFFIXES, check_image, encode_image, read_image
-from mien.faces.paste import paste_change, warp_photo
+from mien.faces.paste import face_mask, paste_change, warp_photo
 from mien.files.errors import ConfigError, MienError
 from mien.nets.warp import warp
 
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from mien.methods.base import Method
 
 Photo = str | Path | Image
+
+# In sides of the crop: over how much of its edge a change fades, and how far it goes beyond the
+# landmarks' hull.
+_FEATHER, _RIM = 0.1, 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,8 +179,22 @@ class Change:
     def carry(self, photo: Image, face: Face) -> Image:
         """Return the photo, moved by the flow at its own resolution, with the change added."""
         if self.flow is not None:
-            photo = warp_photo(photo, face, self.flow)
-        return paste_change(photo, face, self.old, self.new)
+            photo = warp_photo(photo, face, self.flow, feather=_FEATHER)
+        return paste_change(photo, face, self.old, self.new, mask=_face_and_rim(face))
+
+
+def _face_and_rim(face: Face) -> Array:
+    """Return a mask ``(S, S)``: the face with a rim, as far as the crop goes.
+
+    A ``tight`` crop ends at the chin: a mask that fades inside the face would halve every edit of
+    the lower lip, one of the whole crop would touch the background.
+    """
+    side = len(face.crop)
+    reach = 2 * round(_RIM * side) + 1
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))
+    wide = cv2.dilate(face_mask(face, "hull", feather=0.0), kernel)
+    soft = cv2.GaussianBlur(wide, (0, 0), _RIM * side / 3)
+    return np.minimum(soft, face_mask(face, "crop", _FEATHER)).astype(np.float32)
 
 
 def edit(
