@@ -152,6 +152,9 @@ def test_resume_with_other_settings(whole, recipe, table, tmp_path):
         go(recipe, whole, resume=True, overrides={"tables": [str(other)]})
     with pytest.raises(CheckpointError, match="already holds a training"):
         go(recipe, whole)
+    (tmp_path / "weights.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="already holds a training"):
+        go(recipe, tmp_path)
 
 
 def test_resume_may_be_longer_and_log_otherwise(recipe, tmp_path):
@@ -185,12 +188,8 @@ def test_dry_run_counts_the_work(tmp_path, table, capsys):
 
 
 def test_later_stage_starts_from_the_one_before(whole, recipe, tmp_path, capsys):
-    out = go(
-        recipe,
-        tmp_path / "later",
-        overrides=["stage=later", "steps=1", "learning_rate=1e-9", "ema=0"],
-        init_from=whole,
-    )
+    overrides = ["stage=later", "steps=1", "learning_rate=1e-9", "ema=0"]
+    out = go(recipe, tmp_path / "later", overrides=overrides, init_from=whole)
     assert "2 new ones, 0 not used" in capsys.readouterr().err
     before, _ = load_weights(whole / "weights.safetensors")
     after, card = load_weights(out / "weights.safetensors")
@@ -198,6 +197,7 @@ def test_later_stage_starts_from_the_one_before(whole, recipe, tmp_path, capsys)
     assert "head.weight" in after
     assert card["stage"] == "later"
     assert "--init-from" in card["command"]
+    go(recipe, out, overrides=overrides, init_from=tmp_path / "gone.safetensors", resume=True)
 
 
 def test_start_from_weights_that_do_not_fit(whole, recipe, tmp_path):

@@ -112,15 +112,15 @@ def load_newest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
     return None
 
 
-def clean(run: Path, after: int) -> None:
-    """Remove what a killed process left half written, and checkpoints later than step ``after``."""
+def clean(run: Path, after: int | None) -> None:
+    """Remove what a killed process left half written, and checkpoints later than ``after``."""
     folder = run / "checkpoints"
     for path in folder.glob(".step_*"):
         shutil.rmtree(path, ignore_errors=True)
     for path in [*run.glob(".*.tmp"), *run.glob("previews/.*.tmp")]:
         path.unlink(missing_ok=True)
     for path in checkpoints(folder):
-        if path.name > _name(after):
+        if after is not None and path.name > _name(after):
             _remove(path)
 
 

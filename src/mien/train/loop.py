@@ -92,9 +92,10 @@ def train(
         overrides: ``{"key": value}`` or ``["key=value"]``, e.g. ``["config.width=32"]``.
         out: Folder of the run; ``runs/<method>/<recipe>`` if None.
         resume: Go on from the newest whole checkpoint in ``out``; start if there is none.
-        dry_run: Only print what would be done, at which speed; write nothing.
+        dry_run: Only print what would be done, at which speed; write nothing (but the caches
+            beside the tables).
         init_from: Weights to start from: a ``.safetensors`` file, the folder of another run, or a
-            shipped name. Tensors that the method has not are left out.
+            shipped name. Tensors that only one side has are left out; resuming ignores it.
         devices: Number of processes, each with a batch of its own.
         accelerator: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         precision: Overrides the recipe's.
@@ -115,11 +116,12 @@ def train(
     settings = load_recipe(recipe, dict(pairs), processes=devices)
     name = Path(recipe).with_suffix("").name
     folder = Path(out) if out is not None else Path("runs") / settings.method / name
+    earlier = checkpoints(folder / "checkpoints")
     job = Job(
         recipe=settings,
         out=folder,
         command=_command(recipe, pairs, init_from, devices),
-        init_from=None if init_from is None else _weights_file(init_from),
+        init_from=None if init_from is None or (resume and earlier) else _weights_file(init_from),
         resume=resume,
         threads=threads or cores(devices),
         tensorboard=tensorboard,
@@ -129,11 +131,11 @@ def train(
 
         print(estimate(job, devices, accelerator))
         return folder
-    if not resume and checkpoints(folder / "checkpoints"):
+    if not resume and (earlier or (folder / "weights.safetensors").exists()):
         raise CheckpointError(
             f"{folder} already holds a training: go on with --resume, or choose another --out."
         )
-    with forward_signals():
+    with forward_signals() if devices > 1 else contextlib.nullcontext():
         launch(
             _work,
             job,
@@ -308,14 +310,15 @@ class Training:
         folder = self.job.out / "checkpoints"
         warn = say if self.parallel.first else (lambda text: None)
         found = load_newest(folder, warn) if self.job.resume else None
-        start = int(found.state["step"]) if found is not None else 0
+        start = int(found.state["step"]) if found is not None else None
         if found is not None:
             self._check_same(found.state)
         self.parallel.barrier()
         if self.parallel.first:
             clean(self.job.out, start)
-        if found is None:
+        if found is None or start is None:
             return 0, {}
+        self.parallel.load(found.state.get("precision", {}))
         weights = found.part("weights")
         missing, unexpected = self.method.load_state_dict(weights, strict=False)
         if unexpected or any(self._saved(name) for name in missing):
@@ -364,6 +367,7 @@ class Training:
             packed, numbers[name] = pack_optimiser(optimiser)
             tensors |= {f"optimiser/{name}/{key}": value for key, value in packed.items()}
         state = {"recipe": self._identity(), "optimisers": numbers, "log": log.state()}
+        state["precision"] = self.parallel.state()
         save_checkpoint(self.job.out / "checkpoints", step, Checkpoint(tensors, state))
         if step:
             self._save_weights(step)

@@ -76,6 +76,15 @@ class Parallel:
                 torch.distributed.broadcast(shared, 0)
                 tensor.detach().copy_(shared)
 
+    def state(self) -> dict[str, Any]:
+        """Return the loss scale of half precision; empty for others."""
+        return dict(self.fabric.strategy.precision.state_dict())
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take over what ``state`` returned."""
+        if state:
+            self.fabric.strategy.precision.load_state_dict(state)
+
     def barrier(self) -> None:
         """Wait for the other processes."""
         self.fabric.barrier()
