@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -6,6 +7,7 @@ from mien.data.cache import FaceCache
 from mien.data.pairs import PairSampler, PairSettings, warp_points
 from mien.data.procedural import Parameters, ProceduralFaces
 from mien.data.table import Row, TableWriter
+from mien.data.warp import warp
 from mien.faces.image import encode_image
 from mien.files.errors import TableError
 
@@ -192,3 +194,24 @@ def test_warp_points_leaves_the_border_and_does_nothing_for_no_shift():
     for edge in (moved[..., 0] - x[..., 0], moved[..., -1, :] - x[..., -1, :]):
         assert edge.abs().mean() < 0.02
     assert (moved - x)[..., 25:40, 25:40].abs().mean() > 0.1
+
+
+def test_known_flow_joins_the_frames(tmp_path):
+    """Frame 1 is frame 0 sampled at place + flow wherever ``known`` says so."""
+    pairs, points = _expression_pairs(tmp_path / "p")
+    faces = ProceduralFaces(size=SIZE)
+    with TableWriter(tmp_path / "s", crop="tight", size=SIZE) as writer:
+        picture = cv2.GaussianBlur(faces.draw(Parameters())[0], (5, 5), 1.5)
+        writer.add(Row(encode_image(picture), "0", landmarks=points))
+    single = FaceCache(tmp_path / "s", SIZE)
+    settings = PairSettings(
+        (0.2, 0.8), mirror=0.0, expression_warp=1.0, degrees=10, scale=1.1, shift=0.03, jitter=0.0
+    )
+    batch = PairSampler([pairs, single], settings, 32, seed=0, rank=0)(3)
+    known = batch["known"] > 0
+    assert known.sum() > 10
+    inside = (slice(None), slice(None), slice(6, -6), slice(6, -6))
+    warped = warp(batch["image0"], batch["flow"])
+    joined = (warped - batch["image1"])[known][inside].abs().mean()
+    apart = (batch["image0"] - batch["image1"])[known][inside].abs().mean()
+    assert joined < 0.25 * apart

@@ -651,6 +651,16 @@ def test_unknown_readers_and_annotations(tmp_path):
         run("procedural:1", tmp_path / "s", annotations=tmp_path / "y.parquet")
 
 
+@pytest.mark.parametrize("line", ["train_1.jpg", "train_1.jpg nine", "train_1.jpg 9"])
+def test_a_damaged_list_of_a_data_set(tmp_path, line):
+    labels = tmp_path / "r" / "basic" / "EmoLabel"
+    labels.mkdir(parents=True)
+    (labels / "list_patition_label.txt").write_text(line + "\n")
+    with pytest.raises(TableError, match=r"r has a list that cannot be read .* rafdb expects: "):
+        run(f"rafdb:{tmp_path / 'r'}", tmp_path / "t")
+    assert not any((tmp_path / "t").iterdir())  # mend it and run the same command
+
+
 def test_prepare_json_tells_how_the_table_was_made(tmp_path):
     run("procedural:1", tmp_path / "t", size=64)
     plan = json.loads((tmp_path / "t" / "prepare.json").read_text())

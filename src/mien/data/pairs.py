@@ -19,16 +19,17 @@ from mien.data.augment import (
     color_jitter,
     gaussian_blur,
     grayscale,
-    horizontal_flip,
     lower_resolution,
     random_similarity,
 )
+from mien.data.warp import base_grid, resize_flow
 from mien.files.errors import TableError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _ANCHORS = 24  # points on the border that an expression warp leaves in place
+_FLOW = 16  # side of the known flows: that of FaceCycle's flow decoder
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,13 @@ class PairSettings:
 
 
 class PairSampler:
-    """Draws ``{"image0", "image1", "code0", "code1", "anchor0", "anchor1"}`` batches.
+    """Draws batches ``{"image0", "image1", "code0", "code1", "anchor0", …, "flow", "known"}``.
 
     ``image*`` are frames ``(B, 3, S, S)`` in [-1, 1], ``code*`` what the expression encoder sees of
     them (more strongly augmented), ``anchor*`` ``(B,)`` is 1 for frames that their labels call
-    neutral and frontal.
+    neutral and frontal. Where ``known`` ``(B,)`` is 1, both frames were made from one picture by
+    warps of our own: frame 1 samples frame 0 at *place + flow* (``mien.data.warp``'s units,
+    ``(B, 2, 16, 16)``).
 
     Args:
         caches: Tables of faces; those with clips give pairs of frames, others pairs of one photo.
@@ -122,31 +125,51 @@ class PairSampler:
         flags = torch.from_numpy(np.concatenate(anchor, 1)).float()
 
         alone = np.concatenate(single)
+        known = torch.zeros(n)
+        moved = torch.zeros(n, 2, _FLOW, _FLOW)  # of the expression warps
         if s.expression_warp:
             warped = alone & (rng.random(n) < s.expression_warp)
             index = torch.from_numpy(np.flatnonzero(warped))
             if len(index):
                 shift = self.bank[rng.integers(len(self.bank), size=len(index))]
                 shift = shift * rng.uniform(-0.3, 1.0, (len(index), 1, 1))
-                x1[index] = warp_points(
-                    x1[index],
+                flow = point_flow(
                     torch.from_numpy(np.concatenate(points)[warped]),
                     torch.from_numpy(shift.astype(np.float32)),
+                    x1.shape[-1],
                 )
+                x1[index] = warp_smoothly(x1[index], flow)
+                moved[index] = resize_flow(flow, (_FLOW, _FLOW))
+                known[index] = 1.0
                 flags[1, index] = 0.0
             alone &= ~warped
 
         x = torch.cat([x0, x1])
+        placed = torch.eye(2, 3).expand(2 * n, 2, 3)
         if s.degrees or s.shift or s.scale != 1:
-            x = random_similarity(x, generator, s.degrees, (1 / s.scale, s.scale), s.shift)[0]
+            x, _, placed = random_similarity(
+                x, generator, s.degrees, (1 / s.scale, s.scale), s.shift
+            )
         x = color_jitter(x, generator, s.jitter, s.jitter, s.jitter, s.jitter / 5, p=0.8)
-        x = horizontal_flip(x, generator, p=0.5)[0]
-        x0, x1 = x.chunk(2)
+        flip0, flip1 = torch.rand(2, n, generator=generator) < 0.5
+        flip1 = torch.where(known > 0, flip0, flip1)  # mirrored alone, the flow would be lost
+        flip = torch.cat([flip0, flip1])[:, None, None, None]
+        x0, x1 = torch.where(flip, x.flip(-1), x).chunk(2)
+        flow = _between(moved, *placed.chunk(2), x.shape[-1])
+        turned = torch.stack([-flow[:, 0], flow[:, 1]], 1).flip(-1)
+        flow = torch.where(flip0[:, None, None, None], turned, flow)
         mirrored = torch.from_numpy(alone | (rng.random(n) < s.mirror))
         # As published: the mirror image is of the first frame as it was augmented.
         x1 = torch.where(mirrored[:, None, None, None], x0.flip(-1), x1)
         flags[1] = torch.where(mirrored, flags[0], flags[1])
-        batch = {"image0": x0, "image1": x1, "anchor0": flags[0], "anchor1": flags[1]}
+        batch = {
+            "image0": x0,
+            "image1": x1,
+            "anchor0": flags[0],
+            "anchor1": flags[1],
+            "flow": flow,
+            "known": torch.where(mirrored, 0.0, known),
+        }
         if s.code_gray or s.code_blur:
             code = torch.cat([x0, x1])
             code = color_jitter(code, generator, 0.3, 0.3, 0.3, 0.03, p=0.8)
@@ -166,17 +189,31 @@ def warp_points(x: Tensor, points: Tensor, shift: Tensor) -> Tensor:
         shift: ``(B, P, 2)`` in pixels, where each point goes.
 
     Returns:
-        ``(B, C, S, S)``; the border stays in place. The displacement is a Gaussian radial basis
-        interpolation of the points' shifts.
+        ``(B, C, S, S)``; the border stays in place.
     """
-    size = x.shape[-1]
+    return warp_smoothly(x, point_flow(points, shift, x.shape[-1]))
+
+
+def warp_smoothly(x: Tensor, flow: Tensor) -> Tensor:
+    """Warp ``(B, C, S, S)`` by a coarse flow ``(B, 2, h, w)``; beyond the border it is repeated."""
+    flow = resize_flow(flow, (x.shape[-2], x.shape[-1]))
+    grid = (base_grid(x.shape[-2], x.shape[-1], flow) + flow).permute(0, 2, 3, 1)
+    return F.grid_sample(x, grid, padding_mode="border", align_corners=True)
+
+
+def point_flow(points: Tensor, shift: Tensor, size: int) -> Tensor:
+    """Return the flow ``(B, 2, 32, 32)`` that moves ``points`` by ``shift`` (see ``warp_points``).
+
+    The displacement is a Gaussian radial basis interpolation of the points' shifts, zero on the
+    border. Units are those of ``mien.data.warp``.
+    """
     unit = 2 / (size - 1)
     around = torch.linspace(0, 2 * np.pi, _ANCHORS + 1)[:-1]
     ring = torch.stack([around.cos(), around.sin()], -1)
     ring = ring / ring.abs().amax(-1, keepdim=True)  # on the border of the square
     source = points * unit - 1
-    target = torch.cat([source + shift * unit, ring.expand(len(x), -1, -1)], 1)
-    move = torch.cat([-shift * unit, torch.zeros(len(x), _ANCHORS, 2)], 1)
+    target = torch.cat([source + shift * unit, ring.expand(len(points), -1, -1)], 1)
+    move = torch.cat([-shift * unit, torch.zeros(len(points), _ANCHORS, 2)], 1)
 
     def kernel(a: Tensor, b: Tensor) -> Tensor:
         distance: Tensor = torch.cdist(a, b)
@@ -185,17 +222,32 @@ def warp_points(x: Tensor, points: Tensor, shift: Tensor) -> Tensor:
     matrix = kernel(target, target) + 1e-2 * torch.eye(target.shape[1])
     weight = torch.linalg.solve(matrix, move)
     coarse = 32
-    axis = torch.linspace(-1, 1, coarse)
-    grid = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1).view(1, -1, 2)
-    flow = (kernel(grid.expand(len(x), -1, -1), target) @ weight).view(-1, coarse, coarse, 2)
-    flow = F.interpolate(
-        flow.permute(0, 3, 1, 2), (size, size), mode="bilinear", align_corners=True
+    grid = base_grid(coarse, coarse, points).permute(0, 2, 3, 1).reshape(1, -1, 2)
+    flow = kernel(grid.expand(len(points), -1, -1), target) @ weight
+    return flow.view(-1, coarse, coarse, 2).permute(0, 3, 1, 2)
+
+
+def _between(moved: Tensor, placed0: Tensor, placed1: Tensor, size: int) -> Tensor:
+    """Return the flow by which frame 1 samples frame 0.
+
+    Args:
+        moved: ``(B, 2, h, h)``, flow by which the second picture samples the first one.
+        placed0: ``(B, 2, 3)``, pixels of the first picture to pixels of frame 0.
+        placed1: ``(B, 2, 3)``, pixels of the second picture to pixels of frame 1.
+        size: Side of the pictures in pixels.
+    """
+    unit = 2 / (size - 1)
+    place = base_grid(_FLOW, _FLOW, moved)  # (1, 2, h, h)
+    pixels = (place.flatten(2) + 1) / unit
+    # frame 1 → second picture → first picture → frame 0
+    second = torch.linalg.solve(placed1[:, :, :2], pixels - placed1[:, :, 2:])
+    where = (second * unit - 1).view(-1, 2, _FLOW, _FLOW)
+    step = F.grid_sample(
+        moved, where.permute(0, 2, 3, 1), padding_mode="border", align_corners=True
     )
-    axis = torch.linspace(-1, 1, size)
-    base = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1)
-    return F.grid_sample(
-        x, base + flow.permute(0, 2, 3, 1), padding_mode="border", align_corners=True
-    )
+    first = ((where + step).flatten(2) + 1) / unit
+    frame0 = placed0[:, :, :2] @ first + placed0[:, :, 2:]
+    return (frame0 * unit - 1).view_as(where) - place
 
 
 class _Partners:

@@ -32,7 +32,7 @@ from mien.faces.detectors import detector_names
 from mien.faces.face import Image
 from mien.faces.image import decode_image, write_image
 from mien.files.atomic import atomic_path, write_json
-from mien.files.errors import ConfigError, ImageError, TableError, nearest
+from mien.files.errors import ConfigError, ImageError, MienError, TableError, nearest
 
 TASK = 2 * BATCH  # records handed to a process at once
 PART = 16 * TASK  # records of a part of the table
@@ -217,6 +217,14 @@ class _Task:
         return sum(_weight(record) for record in self.records)
 
 
+def _listed(source: Reader) -> Iterator[Record]:
+    """Yield the records; what is wrong with a data set's lists is one sentence."""
+    try:
+        yield from source.records()
+    except (LookupError, ValueError, OSError) as error:
+        raise source.wrong(f"has a list that cannot be read ({error!r})") from error
+
+
 def _line(record: Record) -> bytes:
     return f"{record.source}\n".encode("utf-8", "surrogateescape")
 
@@ -246,17 +254,13 @@ class _Run:
     def __call__(self, workers: int | None, progress: bool) -> dict[str, Any]:
         from tqdm import tqdm
 
-        total = before = 0
-        for number, record in enumerate(chain.from_iterable(r.records() for r in self.readers)):
-            total += _weight(record)
-            before += _weight(record) if number < self.done else 0
-        if not total:
-            where = ", ".join(str(r.root) for r in self.readers)
-            shutil.rmtree(self.out / _PROGRESS)
-            (self.out / "prepare.json").unlink()
-            raise TableError(
-                f"{where} holds no pictures; give a folder with {self.readers[0].layout}."
-            )
+        try:
+            total, before = self._count()
+        except MienError:
+            if not self.chunks:  # leave the folder as empty as it was
+                shutil.rmtree(self.out / _PROGRESS)
+                (self.out / "prepare.json").unlink()
+            raise
         count = min(workers or os.cpu_count() or 1, -(-total // TASK))
         if workers is None and total - before < _SMALL:
             count = 1
@@ -284,12 +288,25 @@ class _Run:
                 self._finish(part, writer)
         return self._close(writer)
 
+    def _count(self) -> tuple[int, int]:
+        """Return how many pictures there are and how many of them are done."""
+        total = before = 0
+        for number, record in enumerate(chain.from_iterable(map(_listed, self.readers))):
+            total += _weight(record)
+            before += _weight(record) if number < self.done else 0
+        if not total:
+            where = ", ".join(str(r.root) for r in self.readers)
+            raise TableError(
+                f"{where} holds no pictures; give a folder with {self.readers[0].layout}."
+            )
+        return total, before
+
     def _recipes(self) -> list[tuple[str, str, int]]:
         return [(r.name, str(r.root), r.every) for r in self.readers]
 
     def _records(self) -> Iterator[tuple[int, Record]]:
         for number, each in enumerate(self.readers):
-            for record in each.records():
+            for record in _listed(each):
                 if self.notes:
                     record = self.notes.join(record)
                 if len(self.readers) > 1:  # sources are unique within a table

@@ -1,0 +1,42 @@
+"""Differentiable backward warping.
+
+Convention: a flow ``(B, 2, h, w)`` is in normalised units: channel 0 is x, channel 1 is y, 2.0 is
+the whole width (height), and the output at a place samples the input at *place + flow*. Corners of
+the pixel grid are the centres of its outer pixels (``align_corners=True``), so a flow is free of
+the size of the tensor it warps.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def base_grid(height: int, width: int, like: Tensor) -> Tensor:
+    """Return the identity sampling grid ``(1, 2, height, width)`` in [-1, 1]."""
+    y = torch.linspace(-1, 1, height, dtype=like.dtype, device=like.device)
+    x = torch.linspace(-1, 1, width, dtype=like.dtype, device=like.device)
+    return torch.stack(torch.meshgrid(x, y, indexing="xy"))[None]
+
+
+def resize_flow(flow: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize a flow ``(B, 2, h, w)`` to ``(B, 2, *size)``; its units are free of the size."""
+    if flow.shape[-2:] == size:
+        return flow
+    return F.interpolate(flow, size, mode="bilinear", align_corners=True)
+
+
+def warp(x: Tensor, flow: Tensor) -> Tensor:
+    """Sample ``x`` ``(B, C, H, W)`` at the places that ``flow`` ``(B, 2, h, w)`` names.
+
+    Bilinear, zero beyond the border. A zero flow returns ``x``.
+    """
+    flow = resize_flow(flow, (x.shape[-2], x.shape[-1]))
+    grid = (base_grid(x.shape[-2], x.shape[-1], flow) + flow).permute(0, 2, 3, 1)
+    return F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
+
+
+def inverse_flow(flow: Tensor) -> Tensor:
+    """Return one fixed-point step of the inverse of ``flow``: minus the flow, sampled by itself."""
+    return -warp(flow, flow).clamp(-1, 1)
