@@ -27,11 +27,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mien.data.warp import inverse_flow, resize_flow, warp
 from mien.files.atomic import write_json
 from mien.files.memory import keep_memory
 from mien.methods.facecycle import FaceCycle
 from mien.nets.vgg import Vgg19
-from mien.nets.warp import inverse_flow, resize_flow, warp
 
 VARIANTS = ("published", "ours", "ours, allocator as it is")
 

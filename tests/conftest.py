@@ -29,7 +29,7 @@ class ToyMethod(Method):
         self.calls = 0
 
     def neutralise(self, images: Tensor, strength: float = 1.0) -> Edit:
-        from mien.nets.warp import warp
+        from mien.data.warp import warp
 
         self.calls += 1
         flow = torch.zeros(len(images), 2, 8, 8)

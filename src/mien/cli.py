@@ -188,6 +188,10 @@ def evaluate(
     flip: Annotated[
         bool, typer.Option("--flip", help="Average the embeddings of a picture and its mirror.")
     ] = False,
+    align: Annotated[
+        bool,
+        typer.Option("--align", help="FER-2013: align the pictures by the landmark network first."),
+    ] = False,
     seed: Annotated[int, typer.Option(help="Seed of PCA and bootstrap.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Pictures in a call of an encoder.")] = 64,
     cache: Annotated[bool, typer.Option(help="Keep embeddings in the user's cache.")] = True,
@@ -202,10 +206,45 @@ def evaluate(
         out=out,
         clean=clean,
         flip=flip,
+        align=align,
         seed=seed,
         batch_size=batch_size,
         cache=cache,
     )
+    print(report.markdown())
+
+
+@app.command(
+    name="evaluate-landmarks",
+    epilog=_examples(
+        "mien evaluate-landmarks --data DATA --out report",
+        "mien evaluate-landmarks --data DATA --set lfw --detector dlib",
+    ),
+)
+def evaluate_landmarks(
+    data: Annotated[Path, typer.Option(help="Folder that holds annotations/ and the sets.")],
+    sets: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--set", help="utkface, lfw, omi, london or ict_faces; all if not given."),
+    ] = None,
+    weights: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Landmark weights; the shipped ones if not given."),
+    ] = None,
+    detector: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Find the faces with this detector instead of jittered true boxes."),
+    ] = None,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--out", "-o", help="Folder for the JSON and Markdown reports."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the boxes' jitter.")] = 0,
+) -> None:
+    """Measure landmarks and head pose on annotated people that were never trained on."""
+    from mien.evaluate.landmarks import evaluate_landmarks as run
+
+    report = run(data, sets or (), weights=weights, detector=detector, out=out, seed=seed)
     print(report.markdown())
 
 
@@ -327,7 +366,7 @@ def train(
     accelerator: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     precision: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="32-true, bf16-mixed, 16-mixed or 64-true."),
+        typer.Option(help="32-true, bf16-mixed or 16-mixed."),
     ] = None,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads a process; 0: all.")] = 0,
     tensorboard: Annotated[

@@ -259,7 +259,7 @@ class TestMembrane:
 class TestWarpPhoto:
     def test_agrees_with_the_warp_of_the_crop(self, smooth_photo, face_at):
         torch = pytest.importorskip("torch")
-        from mien.nets.warp import warp
+        from mien.data.warp import warp
 
         photo = smooth_photo(300, 300, blur=12)
         face = face_at(photo, 150, 150, 3, 25)

@@ -118,9 +118,9 @@ def test_drawing_both_in_one_pass_equals_two_passes():
 
 def test_losses_are_the_sum_of_the_specification():
     """L = L_pix + 0.01 L_perc + 5 L_ssim + 1.5 L_sym, computed here pass by pass (§1.4)."""
+    from mien.data.warp import warp
     from mien.methods.facecycle.losses import l1
     from mien.nets.ssim import ssim
-    from mien.nets.warp import warp
 
     method = small("motion").eval()  # no noise
     b = batch()
@@ -217,12 +217,37 @@ def test_edits_are_deterministic_and_grow_from_the_image_itself(edit):
         run(*arguments, strength=1.5)
 
 
-def test_neutralising_fully_is_the_published_formula():
-    method = small("identity").eval()
+def test_neutralising_fully_is_the_published_formula_by_switch():
+    method = small("identity", edit_detail="official").eval()
     x = method.normalise(batch()["image0"])
     published = method.denormalise(method.g(x, method.flow(method.e_exp(x))[0])).clamp(-1, 1)
     found = method.neutralise(batch()["image0"]).images
     torch.testing.assert_close(found, published, atol=1e-5, rtol=0)
+
+
+def test_an_edit_keeps_the_detail_that_the_generator_blurs():
+    """With G = mean colour everywhere, the edit is the image moved by the flow, as sharp as it was."""
+    from mien.data.warp import warp
+
+    method = small("motion").eval()
+    for p in method.g.parameters():
+        torch.nn.init.zeros_(p)
+    x = batch()["image0"]
+    edit = method.neutralise(x)
+    inside = (..., slice(4, -4), slice(4, -4))
+    torch.testing.assert_close(edit.images[inside], warp(x, edit.flow)[inside], atol=1e-4, rtol=0)
+
+
+def test_a_known_flow_costs_nothing_where_the_way_over_the_neutral_face_is_that_flow():
+    from mien.methods.facecycle.method import _flow_error
+
+    f = torch.full((4, 2, 16, 16), 0.1)
+    f[2:] = 0.3
+    back = -f
+    flow = torch.full((2, 2, 16, 16), -0.2)  # out of frame 1 by -0.3, into frame 0 by 0.1
+    assert _flow_error(f, back, flow, torch.ones(2)) < 1e-6
+    assert _flow_error(f, back, flow + 0.5, torch.tensor([1.0, 0.0])) > 0.49
+    assert _flow_error(f, back, flow + 0.5, torch.zeros(2)) == 0
 
 
 def test_a_large_picture_is_encoded_at_the_size_of_the_network():

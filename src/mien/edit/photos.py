@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mien import weights as shelf
+from mien.data.warp import warp
 from mien.edit.provenance import EditRecord, write_edited
 from mien.edit.sources import photo_files
 from mien.edit.tasks import Task, find_task
@@ -21,7 +22,6 @@ from mien.faces.find import Finder, choose
 from mien.faces.image import IMAGE_SUFFIXES, check_image, encode_image, read_image
 from mien.faces.paste import face_mask, paste_change, warp_photo
 from mien.files.errors import ConfigError, MienError
-from mien.nets.warp import warp
 
 if TYPE_CHECKING:
     from mien.methods.base import Method
@@ -169,7 +169,7 @@ class Change:
     Attributes:
         old: uint8 ``(S, S, 3)``, the crop, moved by the flow if there is one.
         new: uint8 ``(S, S, 3)``, the edited crop.
-        flow: ``(2, h, w)``, see ``mien.nets.warp``; None if nothing moves.
+        flow: ``(2, h, w)``, see ``mien.data.warp``; None if nothing moves.
     """
 
     old: Image

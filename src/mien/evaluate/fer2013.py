@@ -5,21 +5,25 @@ from __future__ import annotations
 import hashlib
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from mien.data.readers.fer2013 import Fer2013 as Reader
 from mien.evaluate.cache import embed
 from mien.evaluate.encoders import Encoder
 from mien.evaluate.pca import fit_pca
-from mien.evaluate.pictures import fingerprint, read_pictures
+from mien.evaluate.pictures import fingerprint, read_pictures, to_rgb
 from mien.evaluate.probe import Labels, bootstrap_interval, confusion, fit_probe
 from mien.evaluate.task import Result, Settings
-from mien.faces.face import Image
-from mien.files.errors import TableError
+from mien.faces.align import crop_to_photo, warp
+from mien.faces.face import Array, Image
+from mien.faces.landmarks import Landmarker
+from mien.files.errors import FaceError, TableError
 
 EXPRESSIONS = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 SPLITS = ("train", "val", "test")
@@ -83,6 +87,37 @@ class Fer2013:
         copied = np.array([p in held for p in prints], np.bool_)
         return np.asarray((self.split == 0) & copied, np.bool_)
 
+    @cached_property
+    def frames(self) -> Array:
+        """``(N, 2, 3)``: for each picture its ``tight`` crop of 64 px, crop → picture pixels.
+
+        Found by the landmark network; the whole picture where its points cannot be aligned.
+        """
+        whole = np.array([[SIDE / 64, 0, 0], [0, SIDE / 64, 0]], np.float32)
+        whole[:, 2] = (SIDE / 64 - 1) / 2
+        box = np.array([[2, 2, SIDE - 2, SIDE - 2]], np.float32)
+        landmarker = Landmarker(batch_size=256)
+        frames = []
+        for start in tqdm(range(0, len(self.crops), 256), desc="align", leave=False, disable=None):
+            pictures = list(to_rgb(self.crops[start : start + 256]))
+            for found in landmarker(pictures, [box] * len(pictures)):
+                try:
+                    frames.append(crop_to_photo(found.points[0], "tight", 64))
+                except FaceError:
+                    frames.append(whole)
+        return np.stack(frames)
+
+    def aligned(self, size: int) -> Image:
+        """Return the ``tight`` crops of all pictures, uint8 ``(N, size, size)`` grey."""
+        grow = np.array([[64 / size, 0, (64 / size - 1) / 2], [0, 64 / size, (64 / size - 1) / 2]])
+        grow = np.vstack([grow, [0, 0, 1]])
+        return np.stack(
+            [
+                warp(crop, frame @ grow, (size, size), "reflect")
+                for crop, frame in zip(self.crops, self.frames, strict=True)
+            ]
+        )
+
     def run(
         self, encoder: Encoder, settings: Settings, cache: Path | None, progress: bool
     ) -> Result:
@@ -90,7 +125,7 @@ class Fer2013:
         start = time.monotonic()
         values = embed(
             encoder,
-            self.crops,
+            self.aligned(encoder.input_size) if settings.align else self.crops,
             flip=settings.flip,
             batch_size=settings.batch_size,
             cache=cache,
@@ -129,6 +164,7 @@ class Fer2013:
                 "input_size": encoder.input_size,
                 "pca": encoder.pca if encoder.pca < dims else 0,
                 "flip": settings.flip,
+                "align": settings.align,
                 "clean": settings.clean,
                 "seed": settings.seed,
             },

@@ -51,10 +51,11 @@ class Report:
                 rows[n].append(_interval(found.get((n, "fer2013"))))
             for n, row in published.items():
                 row.append(_percent(Fer2013.published.get(n)))
-            clean = found[next(k for k in found if k[1] == "fer2013")].settings["clean"]
+            chosen = next(r for r in self.results if r.task == "fer2013").settings
             notes.append(
                 "FER-2013: linear probe, test accuracy [95 % bootstrap interval]; official split"
-                + (" without the training pictures that also lie in it." if clean else ".")
+                + (" without the training pictures that also lie in it" if chosen["clean"] else "")
+                + ("; pictures aligned by the landmark network." if chosen["align"] else ".")
             )
         if "lfw" in tasks:
             heading += ["LFW %", "LFW % raw cosine"]
@@ -105,6 +106,7 @@ def evaluate(
     out: str | Path | None = None,
     clean: bool = False,
     flip: bool = False,
+    align: bool = False,
     seed: int = 0,
     batch_size: int = 64,
     cache: str | Path | bool = True,
@@ -120,6 +122,7 @@ def evaluate(
         out: Folder for ``report.json``, ``report.md`` and figures; None writes nothing.
         clean: FER-2013: train without the pictures that also lie in validation or test.
         flip: Average the embeddings of each picture and its mirror image.
+        align: FER-2013: align the pictures by the landmark network first.
         seed: Seed of PCA and bootstrap.
         batch_size: Pictures in a call of an encoder.
         cache: Folder for embeddings; True: the user's cache folder; False: none.
@@ -140,7 +143,7 @@ def evaluate(
             raise ConfigError(f"No task {name!r}{nearest(name, TASKS)}.")
     if batch_size < 1:
         raise ConfigError(f"batch_size must be at least 1, not {batch_size}.")
-    settings = Settings(clean, flip, seed, batch_size)
+    settings = Settings(clean, flip, align, seed, batch_size)
     folder = default_folder() if cache is True else Path(cache) if cache else None
     # All encoders are built before any set is read: a misspelt one must not cost an hour.
     built = {

@@ -20,12 +20,15 @@ class Settings:
     Attributes:
         clean: FER-2013: train without the pictures that also lie in validation or test.
         flip: Average the embeddings of each picture and its mirror image.
+        align: FER-2013: embed the crop ``tight`` that the landmark network finds in each picture,
+            not the picture as it was published.
         seed: Seed of PCA and bootstrap.
         batch_size: Pictures in a call of the encoder.
     """
 
     clean: bool = False
     flip: bool = False
+    align: bool = False
     seed: int = 0
     batch_size: int = 64
 

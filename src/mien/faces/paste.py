@@ -106,7 +106,7 @@ def warp_photo(
     Args:
         photo: uint8 ``(H, W, 3)`` RGB.
         face: Where the crop sits.
-        flow: ``(2, h, w)``, x and y in units of the crop as in ``mien.nets.warp``: 2 is its whole
+        flow: ``(2, h, w)``, x and y in units of the crop as in ``mien.data.warp``: 2 is its whole
             side, and the result at a place shows what was at place + flow.
         mask: As for ``paste``; the flow is multiplied by it.
         feather: As for ``paste``.

@@ -28,7 +28,7 @@ class Edit:
     Attributes:
         images: Edited crops ``(B, 3, S, S)`` in [-1, 1].
         flow: Where the edit moved something: ``(B, 2, h, w)``, normalised units, the result samples
-            the crop at *place + flow* (``mien.nets.warp``). It lets a large photo be moved itself.
+            the crop at *place + flow* (``mien.data.warp``). It lets a large photo be moved itself.
     """
 
     images: Tensor

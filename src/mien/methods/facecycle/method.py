@@ -21,6 +21,8 @@ Deviations from the publication, all by switch:
 - ``direct_only`` (ours): a warm-up with the terms of L that need no G (r_dd, Sym(w)), many times
   faster; what it trains starts the stage ``motion``. ``identity_from_expression`` (ours): E_id
   starts from E_exp, which has the same layers.
+- ``known_flow`` > 0 (ours): where both pictures of a pair were made from one by warps of our own,
+  the way from one over the neutral face to the other, f~ + f(p + f~), must be that warp.
 - ``anchor`` > 0 (ours): pictures whose exact labels call them neutral and frontal must stay as they
   are. ``swap_codes`` (ours): c_id of one picture of a pair rebuilds the other one, so that it
   cannot hold what differs between them.
@@ -38,6 +40,7 @@ from torch import Tensor, nn, optim
 from torch.nn import functional as F
 
 from mien.data.pairs import PairSampler, PairSettings
+from mien.data.warp import warp
 from mien.faces.face import Image
 from mien.files.errors import ConfigError, WeightsError, nearest
 from mien.methods.base import Batch, Codes, Edit, Method, Sampler, Update, register
@@ -49,7 +52,6 @@ from mien.nets.perceptual import (
     LandmarkFeatures,
     VggFeatures,
 )
-from mien.nets.warp import warp
 
 SIZE = 64  # pixels; the fully connected layers of the encoders need it
 MEAN_FACE_RATE = 0.01  # of the running average of the mean face
@@ -71,6 +73,7 @@ class FaceCycle(Method):
         ssim: float = 5.0
         symmetry: float = 1.5
         anchor: float = 0.0  # ours: neutral frontal pictures stay as they are
+        known_flow: float = 0.0  # ours: pairs made by a known warp are joined by that warp
         gram_every: int = 1  # rows that L_perc looks at
         direct_only: bool = False  # ours: the terms of stage ``motion`` that need no G
         identity_from_expression: bool = False  # ours: E_id starts from E_exp
@@ -80,6 +83,7 @@ class FaceCycle(Method):
         ssim_space: str = "unit"  # images in [0, 1]; "official": ImageNet-normalised images
         eval_noise: str = "zeros"  # "official": G stays random when it is used
         mean_face: str = "running"  # "official": every image has a mean face of its own
+        edit_detail: str = "kept"  # "official": an edit is what G draws, with its blur
         pairs: dict[str, Any] = field(default_factory=dict)  # see mien.data.pairs.PairSettings
 
     stages = ("motion", "identity")
@@ -150,15 +154,20 @@ class FaceCycle(Method):
             code_x = self.normalise(torch.cat([batch["code0"], batch["code1"]]))
         if self.stage == "motion":
             anchor = torch.cat([batch["anchor0"], batch["anchor1"]])
+            known = (batch["flow"], batch["known"]) if "flow" in batch else None
             compute = self.direct_losses if self.config.direct_only else self.motion_losses
-            losses, total = compute(x, code_x, anchor)
+            losses, total = compute(x, code_x, anchor, known)
         else:
             losses, total = self.identity_losses(x, code_x)
         update(self.stage, total)
         return {name: value.item() for name, value in losses.items()}
 
     def motion_losses(
-        self, x: Tensor, code_x: Tensor, anchor: Tensor | None = None
+        self,
+        x: Tensor,
+        code_x: Tensor,
+        anchor: Tensor | None = None,
+        known: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Stage 1 (§1.4).
 
@@ -166,6 +175,7 @@ class FaceCycle(Method):
             x: ``(2b, 3, H, W)``, ImageNet-normalised; rows i and b + i show one person.
             code_x: What E_exp sees of them.
             anchor: ``(2b,)``, 1 for pictures known to be neutral and frontal.
+            known: Flow ``(b, 2, h, w)`` by which row b + i samples row i; 1 where it is known.
         """
         c = self.config
         f, f_inv = self.flow(self.e_exp(code_x))
@@ -186,11 +196,18 @@ class FaceCycle(Method):
         if c.anchor and anchor is not None:
             losses["anchor"] = _anchored(f, anchor) + _anchored(n - x, anchor)
             total = total + c.anchor * losses["anchor"]
+        if c.known_flow and known is not None:
+            losses["known"] = _flow_error(f, f_inv, *known)
+            total = total + c.known_flow * losses["known"]
         losses |= {"loss": total, "flow": f.detach().abs().mean()}
         return losses, total
 
     def direct_losses(
-        self, x: Tensor, code_x: Tensor, anchor: Tensor
+        self,
+        x: Tensor,
+        code_x: Tensor,
+        anchor: Tensor,
+        known: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Warm-up of stage 1 (ours): its terms that warp x and draw nothing."""
         c = self.config
@@ -202,6 +219,9 @@ class FaceCycle(Method):
         l_anchor = _anchored(f, anchor)
         total = c.pixel * l_pix + c.ssim * l_ssim + c.symmetry * l_sym + c.anchor * l_anchor
         losses = {"pix": l_pix, "ssim": l_ssim, "sym": l_sym, "anchor": l_anchor}
+        if c.known_flow and known is not None:
+            losses["known"] = _flow_error(f, f_inv, *known)
+            total = total + c.known_flow * losses["known"]
         return losses | {"loss": total, "flow": f.detach().abs().mean()}, total
 
     def identity_losses(self, x: Tensor, code_x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
@@ -315,8 +335,8 @@ class FaceCycle(Method):
     # Edits ---------------------------------------------------------------------------------------
     #
     # All are deterministic, take images (B, 3, H, W) in [-1, 1], and a strength from 0 (the image
-    # itself, bit for bit) to 1. What the flow moves is moved in the image itself; what G or N draws
-    # is added as the difference to the warped image, scaled by the strength.
+    # itself) to 1. What the flow moves is moved in the image itself; of what G draws the difference
+    # to its plain auto-encoding, moved alike, is added: both have the same blur, so detail stays.
 
     @torch.no_grad()
     def neutralise(self, images: Tensor, strength: float = 1.0) -> Edit:
@@ -383,7 +403,8 @@ class FaceCycle(Method):
 
     def _moved(self, x: Tensor, flow: Tensor, strength: float, drawn: Tensor) -> Edit:
         moved = warp(x, flow) if strength else x
-        image = self.denormalise(moved + strength * (drawn - moved))
+        plain = moved if self.config.edit_detail == "official" else warp(self.g(x, None), flow)
+        image = self.denormalise(moved + strength * (drawn - plain))
         return Edit(image.clamp(-1, 1), flow)
 
     def _redrawn(self, x: Tensor, strength: float, ends: Any) -> Edit:
@@ -403,6 +424,7 @@ _SWITCHES = {
     "ssim_space": ("unit", "official"),
     "eval_noise": ("zeros", "official"),
     "mean_face": ("running", "official"),
+    "edit_detail": ("kept", "official"),
 }
 
 
@@ -425,6 +447,16 @@ def _grid(rows: list[Tensor]) -> Image:
 def _anchored(change: Tensor, anchor: Tensor) -> Tensor:
     """Mean change of the rows ``(2b, ...)`` that ``anchor`` ``(2b,)`` marks; 0 without any."""
     return (change.abs().mean((1, 2, 3)) * anchor).sum() / anchor.sum().clamp_min(1)
+
+
+def _flow_error(f: Tensor, f_inv: Tensor, flow: Tensor, known: Tensor) -> Tensor:
+    """Mean error of the way from each row b + i to row i over the neutral face, where it is known.
+
+    Row b + i samples the neutral face at p + f~, which samples row i at q + f(q).
+    """
+    f0, back = f[: len(flow)], f_inv[len(flow) :]
+    error = (back + warp(f0, back) - flow).abs()[..., 1:-1, 1:-1]  # f is unknown beyond the border
+    return (error.mean((1, 2, 3)) * known).sum() / known.sum().clamp_min(1)
 
 
 def _exchange(x: Tensor) -> Tensor:

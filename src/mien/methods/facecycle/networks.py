@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mien.data.warp import inverse_flow, warp
 from mien.nets.vgg import Vgg19
-from mien.nets.warp import inverse_flow, warp
 
 CODE = 256  # length of c_exp and c_id
 
