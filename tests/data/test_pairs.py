@@ -50,7 +50,8 @@ def test_a_batch_is_a_function_of_seed_rank_and_step(tmp_path):
     again = PairSampler([cache], settings, 16, seed=1, rank=0)
     again(9)  # what was drawn before does not matter
     a, b = one(4), again(4)
-    assert set(a) == {"image0", "image1", "anchor0", "anchor1", "code0", "code1"}
+    named = {"image0", "image1", "anchor0", "anchor1", "code0", "code1", "flow", "known"}
+    assert set(a) == named
     assert all(torch.equal(a[k], b[k]) for k in a)
     for other in (
         one(5),

@@ -1,0 +1,63 @@
+"""Copy the weights of a training into the package and complete their model card.
+
+    python tools/ship_weights.py runs/facecycle facecycle \
+        --licence "CC BY-NC-SA 4.0 and non-commercial research only" \
+        --before runs/warmup runs/motion --report report/report.json
+
+The card keeps what the training wrote (config, recipe, data, command) and gains the
+terms, the earlier stages' commands, and the figures of the reports, which are never typed by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from mien.files.errors import MienError
+from mien.files.weights import SHIPPED, load_weights, read_card, save_weights
+
+
+def figures(report: dict[str, Any]) -> dict[str, Any]:
+    """Return what a card quotes of a report: every result with its interval and fingerprint."""
+    if "results" not in report:  # of evaluate-landmarks
+        return {k: v for k, v in report.items() if k != "versions"}
+    found = {}
+    for result in report["results"]:
+        entry = {k: result[k] for k in ("value", "interval", "error", "dims") if k in result}
+        entry["fingerprint"] = result["data"].get("fingerprint")
+        entry["settings"] = result["settings"]
+        found[f"{result['task']}: {result['encoder']}"] = entry
+    return found
+
+
+def main() -> None:
+    """Ship weights."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("run", type=Path, help="folder of the finished training")
+    parser.add_argument("name", help="name in the package")
+    parser.add_argument("--licence", required=True, help="terms of the weights")
+    parser.add_argument("--before", type=Path, nargs="*", default=[], help="earlier stages' runs")
+    parser.add_argument("--report", type=Path, nargs="*", default=[], help="reports as JSON")
+    parser.add_argument("--note", default="", help="what a user should know")
+    args = parser.parse_args()
+    target = SHIPPED / f"{args.name}.safetensors"
+    try:
+        tensors, card = load_weights(args.run / "weights.safetensors")
+        stages = [read_card(run / "weights.safetensors") for run in args.before]
+    except MienError as error:
+        parser.error(str(error))
+    kept = ("stage", "command", "steps", "images_seen", "recipe", "data")
+    card |= {"name": args.name, "licence": args.licence, "note": args.note}
+    card["earlier_stages"] = [{k: stage[k] for k in kept if k in stage} for stage in stages]
+    results: dict[str, Any] = {}
+    for file in args.report:
+        results |= figures(json.loads(file.read_text()))
+    card["results"] = results or card.get("results", {})
+    save_weights(target, tensors, card)
+    print(f"{target} ({target.stat().st_size / 1e6:.1f} MB)")
+
+
+if __name__ == "__main__":
+    main()
