@@ -215,6 +215,29 @@ def evaluate(
 
 
 @app.command(
+    name="evaluate-edits",
+    epilog=_examples(
+        "mien prepare london:LONDON --out tables/london",
+        "mien evaluate-edits facecycle tables/london --out report",
+    ),
+)
+def evaluate_edits(
+    weights: Annotated[str, typer.Argument(help="Shipped name or .safetensors file.")],
+    table: Annotated[
+        Path, typer.Argument(help="Table with a neutral and another picture of each person.")
+    ],
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--out", "-o", help="Folder for the JSON and Markdown reports."),
+    ] = None,
+) -> None:
+    """Measure neutralising and expression transfer against the true pictures of the persons."""
+    from mien.evaluate.edits import evaluate_edits as run
+
+    print(run(weights, table, out=out).markdown())
+
+
+@app.command(
     name="evaluate-landmarks",
     epilog=_examples(
         "mien evaluate-landmarks --data DATA --out report",

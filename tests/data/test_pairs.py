@@ -51,6 +51,7 @@ def test_a_batch_is_a_function_of_seed_rank_and_step(tmp_path):
     again(9)  # what was drawn before does not matter
     a, b = one(4), again(4)
     named = {"image0", "image1", "anchor0", "anchor1", "code0", "code1", "flow", "known"}
+    named |= {"rest0", "rest1"}
     assert set(a) == named
     assert all(torch.equal(a[k], b[k]) for k in a)
     for other in (
@@ -216,3 +217,41 @@ def test_known_flow_joins_the_frames(tmp_path):
     joined = (warped - batch["image1"])[known][inside].abs().mean()
     apart = (batch["image0"] - batch["image1"])[known][inside].abs().mean()
     assert joined < 0.25 * apart
+
+
+def test_resting_faces_are_found_by_landmarks_and_their_neutral_face_is_known(tmp_path):
+    """A frontal face with a closed narrow mouth is an anchor; ``rest`` undoes our augmentation."""
+    faces = ProceduralFaces(size=SIZE)
+    closed = faces.landmarks(Parameters())
+    closed[60:68, 1] = closed[62, 1]  # inner lips touch
+    wide = closed.copy()
+    wide[48, 0] -= 3
+    wide[54, 0] += 3
+    picture = cv2.GaussianBlur(faces.draw(Parameters())[0], (5, 5), 1.5)
+    frontal = {"yaw": 0.0, "pitch": 0.0, "roll": 0.0}
+    with TableWriter(tmp_path / "t", crop="tight", size=SIZE) as writer:
+        writer.add(Row(encode_image(picture), "rest", landmarks=closed, **frontal))
+        for i in range(3):
+            writer.add(Row(encode_image(picture), f"wide{i}", landmarks=wide, **frontal))
+        turned = {**frontal, "yaw": 30.0}
+        writer.add(Row(encode_image(picture), "turned", landmarks=closed, **turned))
+    cache = FaceCache(tmp_path / "t", SIZE)
+    settings = PairSettings(mirror=1.0, degrees=10, scale=1.1, shift=0.03, jitter=0.0, resting=0.5)
+    sampler = PairSampler([cache], settings, 64, seed=0, rank=0)
+    assert sampler.anchors[0].tolist() == [True, False, False, False, False]
+    batch = sampler(0)
+    assert 0.4 < batch["anchor0"].mean() < 0.8
+    still = torch.from_numpy(picture).permute(2, 0, 1)[None] / 127.5 - 1
+    for side in "01":
+        anchor = batch[f"anchor{side}"] > 0
+        back = warp(batch[f"image{side}"], batch[f"rest{side}"])[anchor]
+        inside = (slice(None), slice(None), slice(6, -6), slice(6, -6))
+        true = torch.where(
+            ((back - still).abs().mean((1, 2, 3)) < (back.flip(-1) - still).abs().mean((1, 2, 3)))[
+                :, None, None, None
+            ],
+            still,
+            still.flip(-1),
+        )
+        before = (batch[f"image{side}"][anchor] - true)[inside].abs().mean()
+        assert (back - true)[inside].abs().mean() < 0.4 * before

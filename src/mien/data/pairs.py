@@ -44,6 +44,9 @@ class PairSettings:
         scale: Largest enlargement of a frame (and the inverse of the smallest).
         shift: Largest shift, in picture widths.
         jitter: Strength of the colour jitter of both frames.
+        resting: Share of the pictures without a clip that are drawn among resting faces: frontal,
+            mouth closed and relaxed, as their landmarks and head pose show (0: all alike, and only
+            labels make an anchor).
         code_gray: Probability of grey for what the encoder sees (0: it sees the frame itself).
         code_blur: Probability of a blur and of a lower resolution for what the encoder sees.
     """
@@ -55,6 +58,7 @@ class PairSettings:
     scale: float = 1.025
     shift: float = 0.0
     jitter: float = 0.05
+    resting: float = 0.0
     code_gray: float = 0.0
     code_blur: float = 0.0
 
@@ -63,10 +67,10 @@ class PairSampler:
     """Draws batches ``{"image0", "image1", "code0", "code1", "anchor0", …, "flow", "known"}``.
 
     ``image*`` are frames ``(B, 3, S, S)`` in [-1, 1], ``code*`` what the expression encoder sees of
-    them (more strongly augmented), ``anchor*`` ``(B,)`` is 1 for frames that their labels call
-    neutral and frontal. Where ``known`` ``(B,)`` is 1, both frames were made from one picture by
-    warps of our own: frame 1 samples frame 0 at *place + flow* (``mien.data.warp``'s units,
-    ``(B, 2, 16, 16)``).
+    them (more strongly augmented), ``anchor*`` ``(B,)`` is 1 for frames of a neutral and frontal
+    face, which samples the frame at *place + rest* (``rest*``, ``(B, 2, 16, 16)`` in the units of
+    ``mien.data.warp``): what our own augmentation moved. Where ``known`` ``(B,)`` is 1, both frames
+    were made from one picture by warps of our own: frame 1 samples frame 0 at *place + flow*.
 
     Args:
         caches: Tables of faces; those with clips give pairs of frames, others pairs of one photo.
@@ -93,6 +97,12 @@ class PairSampler:
             _partners(cache, rows) for cache, rows in zip(caches, self.rows, strict=True)
         ]
         self.anchors = [_anchors(cache) for cache in caches]
+        self.resting = [np.zeros(0, np.int64) for _ in caches]
+        if settings.resting:
+            for t, (cache, rows) in enumerate(zip(caches, self.rows, strict=True)):
+                resting = _resting(cache) & (cache.clip < 0)
+                self.anchors[t] = self.anchors[t] | resting
+                self.resting[t] = rows[resting[rows]]
         self.bank = np.concatenate(
             [_expressions(cache, rows) for cache, rows in zip(caches, self.rows, strict=True)]
         )
@@ -114,6 +124,9 @@ class PairSampler:
             if not count:
                 continue
             a = rng.choice(self.rows[t], count)
+            if len(self.resting[t]):
+                chosen = rng.random(count) < s.resting
+                a = np.where(chosen, rng.choice(self.resting[t], count), a)
             b = self.partners[t].draw(a, rng)
             first.append(cache.take(a))
             second.append(cache.take(b))
@@ -132,7 +145,7 @@ class PairSampler:
             index = torch.from_numpy(np.flatnonzero(warped))
             if len(index):
                 shift = self.bank[rng.integers(len(self.bank), size=len(index))]
-                shift = shift * rng.uniform(-0.3, 1.0, (len(index), 1, 1))
+                shift = shift * rng.uniform(-0.3, 1.3, (len(index), 1, 1))
                 flow = point_flow(
                     torch.from_numpy(np.concatenate(points)[warped]),
                     torch.from_numpy(shift.astype(np.float32)),
@@ -155,9 +168,10 @@ class PairSampler:
         flip1 = torch.where(known > 0, flip0, flip1)  # mirrored alone, the flow would be lost
         flip = torch.cat([flip0, flip1])[:, None, None, None]
         x0, x1 = torch.where(flip, x.flip(-1), x).chunk(2)
-        flow = _between(moved, *placed.chunk(2), x.shape[-1])
-        turned = torch.stack([-flow[:, 0], flow[:, 1]], 1).flip(-1)
-        flow = torch.where(flip0[:, None, None, None], turned, flow)
+        placed0, placed1 = placed.chunk(2)
+        flow = _mirror_flow(_between(moved, placed0, placed1, x.shape[-1]), flip0)
+        rest0 = _mirror_flow(_rest(placed0, x.shape[-1]), flip0)
+        rest1 = _mirror_flow(_rest(placed1, x.shape[-1]), flip1)
         mirrored = torch.from_numpy(alone | (rng.random(n) < s.mirror))
         # As published: the mirror image is of the first frame as it was augmented.
         x1 = torch.where(mirrored[:, None, None, None], x0.flip(-1), x1)
@@ -169,6 +183,10 @@ class PairSampler:
             "anchor1": flags[1],
             "flow": flow,
             "known": torch.where(mirrored, 0.0, known),
+            "rest0": rest0,
+            "rest1": torch.where(
+                mirrored[:, None, None, None], _mirror_flow(rest0, mirrored), rest1
+            ),
         }
         if s.code_gray or s.code_blur:
             code = torch.cat([x0, x1])
@@ -247,7 +265,23 @@ def _between(moved: Tensor, placed0: Tensor, placed1: Tensor, size: int) -> Tens
     )
     first = ((where + step).flatten(2) + 1) / unit
     frame0 = placed0[:, :, :2] @ first + placed0[:, :, 2:]
-    return (frame0 * unit - 1).view_as(where) - place
+    flow: Tensor = (frame0 * unit - 1).view_as(where) - place
+    return flow
+
+
+def _rest(placed: Tensor, size: int) -> Tensor:
+    """Return the flow by which a picture samples its frame, ``placed`` as in ``_between``."""
+    unit = 2 / (size - 1)
+    place = base_grid(_FLOW, _FLOW, placed)
+    frame = placed[:, :, :2] @ ((place.flatten(2) + 1) / unit) + placed[:, :, 2:]
+    flow: Tensor = (frame * unit - 1).view(-1, 2, _FLOW, _FLOW) - place
+    return flow
+
+
+def _mirror_flow(flow: Tensor, chosen: Tensor) -> Tensor:
+    """Return the flows of the mirrored frames where ``chosen`` ``(B,)``, the others as they are."""
+    mirrored = torch.stack([-flow[:, 0], flow[:, 1]], 1).flip(-1)
+    return torch.where(chosen[:, None, None, None], mirrored, flow)
 
 
 class _Partners:
@@ -280,6 +314,23 @@ def _anchors(cache: Any) -> NDArray[np.bool_]:
     turn = np.abs(np.nan_to_num(cache.pose, nan=90.0))
     frontal = (turn[:, 0] < 4) & (turn[:, 1] < 6) & (turn[:, 2] < 4)
     return np.asarray(frontal & (cache.expression == "neutral"))
+
+
+def _resting(cache: Any) -> NDArray[np.bool_]:
+    """Rows whose landmarks and pose show a frontal face with a closed, relaxed mouth.
+
+    The zero of pitch and the usual width of a mouth are those of the table: both depend on how its
+    landmarks were made.
+    """
+    points = cache.landmarks
+    eyes = np.linalg.norm(points[:, 36] - points[:, 45], axis=-1)
+    width = np.linalg.norm(points[:, 48] - points[:, 54], axis=-1) / eyes
+    gap = np.linalg.norm(points[:, 62] - points[:, 66], axis=-1) / eyes
+    turn = cache.pose - [0, np.nanmedian(cache.pose[:, 1]), 0]
+    with np.errstate(invalid="ignore"):  # unknown landmarks or pose: not resting
+        frontal = (np.abs(turn) < [6, 8, 5]).all(1)
+        closed = (gap < 0.03) & (width < np.nanquantile(width, 0.4))
+    return np.asarray(frontal & closed)
 
 
 def _expressions(cache: Any, rows: NDArray[np.int64]) -> NDArray[np.float32]:

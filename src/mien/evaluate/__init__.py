@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import Any
 
 _PUBLIC = {
+    "EditReport": "edits",
     "Encoder": "encoders",
     "LandmarkReport": "landmarks",
     "Report": "report",
@@ -15,6 +16,7 @@ _PUBLIC = {
     "embed": "cache",
     "encoder": "encoders",
     "evaluate": "report",
+    "evaluate_edits": "edits",
     "evaluate_landmarks": "landmarks",
     "l1": "quality",
     "landmark_change": "quality",

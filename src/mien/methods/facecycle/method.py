@@ -23,9 +23,10 @@ Deviations from the publication, all by switch:
   starts from E_exp, which has the same layers.
 - ``known_flow`` > 0 (ours): where both pictures of a pair were made from one by warps of our own,
   the way from one over the neutral face to the other, f~ + f(p + f~), must be that warp.
-- ``anchor`` > 0 (ours): pictures whose exact labels call them neutral and frontal must stay as they
-  are. ``swap_codes`` (ours): c_id of one picture of a pair rebuilds the other one, so that it
-  cannot hold what differs between them.
+- ``anchor`` > 0 (ours): the neutral face of a picture known to be neutral and frontal (by exact
+  labels of renders or, with ``pairs.resting``, by a photo's landmarks) is that picture.
+- ``swap_codes`` (ours): c_id of one picture of a pair rebuilds the other one, so that it cannot
+  hold what differs between them.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class FaceCycle(Method):
         gram: float = 0.01
         ssim: float = 5.0
         symmetry: float = 1.5
-        anchor: float = 0.0  # ours: neutral frontal pictures stay as they are
+        anchor: float = 0.0  # ours: the neutral face of a neutral frontal picture is known
         known_flow: float = 0.0  # ours: pairs made by a known warp are joined by that warp
         gram_every: int = 1  # rows that L_perc looks at
         direct_only: bool = False  # ours: the terms of stage ``motion`` that need no G
@@ -154,9 +155,10 @@ class FaceCycle(Method):
             code_x = self.normalise(torch.cat([batch["code0"], batch["code1"]]))
         if self.stage == "motion":
             anchor = torch.cat([batch["anchor0"], batch["anchor1"]])
+            rest = torch.cat([batch["rest0"], batch["rest1"]]) if "rest0" in batch else None
             known = (batch["flow"], batch["known"]) if "flow" in batch else None
             compute = self.direct_losses if self.config.direct_only else self.motion_losses
-            losses, total = compute(x, code_x, anchor, known)
+            losses, total = compute(x, code_x, anchor, rest, known)
         else:
             losses, total = self.identity_losses(x, code_x)
         update(self.stage, total)
@@ -167,6 +169,7 @@ class FaceCycle(Method):
         x: Tensor,
         code_x: Tensor,
         anchor: Tensor | None = None,
+        rest: Tensor | None = None,
         known: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Stage 1 (§1.4).
@@ -174,7 +177,8 @@ class FaceCycle(Method):
         Args:
             x: ``(2b, 3, H, W)``, ImageNet-normalised; rows i and b + i show one person.
             code_x: What E_exp sees of them.
-            anchor: ``(2b,)``, 1 for pictures known to be neutral and frontal.
+            anchor: ``(2b,)``, 1 for pictures of faces known to be neutral and frontal.
+            rest: ``(2b, 2, h, w)``, the flow to the neutral face of an anchor; zero if None.
             known: Flow ``(b, 2, h, w)`` by which row b + i samples row i; 1 where it is known.
         """
         c = self.config
@@ -194,8 +198,9 @@ class FaceCycle(Method):
         total = c.pixel * l_pix + c.gram * l_perc + c.ssim * l_ssim + c.symmetry * l_sym
         losses = {"pix": l_pix, "perc": l_perc, "ssim": l_ssim, "sym": l_sym}
         if c.anchor and anchor is not None:
-            losses["anchor"] = _anchored(f, anchor) + _anchored(n - x, anchor)
-            total = total + c.anchor * losses["anchor"]
+            rest = torch.zeros_like(f) if rest is None else rest
+            losses["anchor"] = _anchored(f - rest, anchor)
+            total = total + c.anchor * (losses["anchor"] + _anchored(n - warp(x, rest), anchor))
         if c.known_flow and known is not None:
             losses["known"] = _flow_error(f, f_inv, *known)
             total = total + c.known_flow * losses["known"]
@@ -207,6 +212,7 @@ class FaceCycle(Method):
         x: Tensor,
         code_x: Tensor,
         anchor: Tensor,
+        rest: Tensor | None = None,
         known: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Warm-up of stage 1 (ours): its terms that warp x and draw nothing."""
@@ -216,7 +222,7 @@ class FaceCycle(Method):
         r_dd = warp(_exchange(w), f_inv)
         l_pix, l_sym = 1.5 * l1(r_dd, x), 0.5 * symmetry(w)
         l_ssim = 1.5 * self._dissimilarity(x, [r_dd])[0]
-        l_anchor = _anchored(f, anchor)
+        l_anchor = _anchored(f if rest is None else f - rest, anchor)
         total = c.pixel * l_pix + c.ssim * l_ssim + c.symmetry * l_sym + c.anchor * l_anchor
         losses = {"pix": l_pix, "ssim": l_ssim, "sym": l_sym, "anchor": l_anchor}
         if c.known_flow and known is not None:
