@@ -241,8 +241,8 @@ def point_flow(points: Tensor, shift: Tensor, size: int) -> Tensor:
     weight = torch.linalg.solve(matrix, move)
     coarse = 32
     grid = base_grid(coarse, coarse, points).permute(0, 2, 3, 1).reshape(1, -1, 2)
-    flow = kernel(grid.expand(len(points), -1, -1), target) @ weight
-    return flow.view(-1, coarse, coarse, 2).permute(0, 3, 1, 2)
+    flow: Tensor = kernel(grid.expand(len(points), -1, -1), target) @ weight
+    return flow.view(-1, coarse, coarse, 2).movedim(3, 1)
 
 
 def _between(moved: Tensor, placed0: Tensor, placed1: Tensor, size: int) -> Tensor:
