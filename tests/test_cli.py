@@ -25,7 +25,7 @@ from mien.faces.image import encode_image, read_image, write_image
 from mien.files.weights import save_weights
 from mien.methods.facecycle import FaceCycle
 
-COMMANDS = [command.callback.__name__ for command in app.registered_commands]
+COMMANDS = [c.name or c.callback.__name__ for c in app.registered_commands]
 ASSETS = Path(str(files("mien") / "assets"))
 SMALL = {"width": 4, "generator_width": 4, "blocks": 1, "perceptual": "none"}
 
