@@ -148,7 +148,7 @@ def _check(settings: Settings, every: int, workers: int | None) -> None:
         check_crop(settings.crop)
     name = settings.detector.partition(":")[0]
     if name not in detector_names():
-        raise ConfigError(f"No detector named {name!r}{nearest(name, detector_names())}.")
+        raise ConfigError(f"No detector named {name!r}{nearest(name, detector_names())}")
     if settings.faces not in CHOICES:
         raise ConfigError(
             f"No choice {settings.faces!r} of faces{nearest(settings.faces, CHOICES)}"

@@ -258,7 +258,7 @@ class Table:
         """
         for name in columns:
             if name not in SCHEMA.names:
-                raise TableError(f"A table has no column {name!r}{nearest(name, SCHEMA.names)}.")
+                raise TableError(f"A table has no column {name!r}{nearest(name, SCHEMA.names)}")
         for part in self.parts:
             try:
                 yield from pq.ParquetFile(part).iter_batches(rows, columns=list(columns))

@@ -52,7 +52,7 @@ def find_task(name: str, method: Method) -> Task:
         ConfigError: No such task, or the method cannot do it.
     """
     if name not in TASKS:
-        raise ConfigError(f"No task {name!r}{nearest(name, TASKS)}.")
+        raise ConfigError(f"No task {name!r}{nearest(name, TASKS)}")
     able = task_names(method)
     if name not in able:
         can = f"it can: {', '.join(able)}" if able else "it edits nothing"

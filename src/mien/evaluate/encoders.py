@@ -139,7 +139,7 @@ class _Options:
     def check_all_used(self) -> None:
         for name in self.values:
             if name not in self.known:
-                raise ConfigError(f"{self.spec} has no option {name!r}{nearest(name, self.known)}.")
+                raise ConfigError(f"{self.spec} has no option {name!r}{nearest(name, self.known)}")
 
 
 def _hog(options: _Options) -> Encoder:
@@ -213,7 +213,7 @@ def _parts(method: Method, which: str, factor: str, native: int, spec: str) -> t
     parts = tuple(f"{own}-{_FEATURES}" if p == _FEATURES else p for p in which.split("+"))
     for part in parts:
         if part not in choices:
-            raise ConfigError(f"{spec} asks for {part!r}{nearest(part, choices)}.")
+            raise ConfigError(f"{spec} asks for {part!r}{nearest(part, choices)}")
     return parts
 
 
@@ -289,7 +289,7 @@ def _onnx(options: _Options) -> Encoder:
     outputs = [o.name for o in session.get_outputs()]
     output = options.text("output", outputs[0])
     if output not in outputs:
-        raise ConfigError(f"{file} has no output {output!r}{nearest(output, outputs)}.")
+        raise ConfigError(f"{file} has no output {output!r}{nearest(output, outputs)}")
     fixed = shape[0] if isinstance(shape[0], int) and shape[0] > 0 else 0
 
     def run(crops: Image) -> Array:

@@ -152,7 +152,7 @@ def evaluate_landmarks(
     root = Path(data)
     for name in sets:
         if name not in SETS:
-            raise ConfigError(f"No annotated set {name!r}{nearest(name, SETS)}.")
+            raise ConfigError(f"No annotated set {name!r}{nearest(name, SETS)}")
     names = list(sets) or [name for name in SETS if (root / name).is_dir()]
     if not names:
         raise TableError(f"{root} holds none of the annotated sets: {', '.join(SETS)}.")

@@ -140,7 +140,7 @@ def evaluate(
         raise ConfigError("Nothing to evaluate: name at least one encoder, e.g. hog.")
     for name in tasks:
         if name not in TASKS:
-            raise ConfigError(f"No task {name!r}{nearest(name, TASKS)}.")
+            raise ConfigError(f"No task {name!r}{nearest(name, TASKS)}")
     if batch_size < 1:
         raise ConfigError(f"batch_size must be at least 1, not {batch_size}.")
     settings = Settings(clean, flip, align, seed, batch_size)
