@@ -22,12 +22,13 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def run(tmp_path, toy_method, toy_finder):
-    def _run(photos=(), faces=1):
+    def _run(photos=(), faces=1, identity=True):
         page = demo(
             photos,
             out=tmp_path / "demo",
             weights=toy_method,
             finder=toy_finder(faces),
+            identity=identity,
             progress=False,
         )
         return page, page.read_text()
@@ -53,6 +54,13 @@ def test_shipped_pictures(run, tmp_path) -> None:
     assert "<script" not in html
     assert "$" not in re.sub(r"base64,[^']*", "", html)
     assert html.count("<img") == html.count(" alt='")
+
+
+def test_identity_is_shown_on_request_only(run) -> None:
+    page, html = run(identity=False)
+    assert {p.name for p in page.parent.iterdir()} == {"index.html", "apart.png"}
+    assert "mien demo --identity" in html
+    assert "Identities exchanged" not in html
 
 
 def test_edited_pictures_say_so_and_others_do_not(run, tmp_path, photo) -> None:

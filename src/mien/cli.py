@@ -73,11 +73,15 @@ def demo(
     ),
     weights: Weights = "facecycle",
     detector: Detector = "dlib",
+    identity: Annotated[
+        bool, typer.Option("--identity", help="Show edits of identity too (weak as yet).")
+    ] = False,
 ) -> None:
     """Take faces apart and put them together again, on one HTML page."""
     from mien.demo import demo as run
 
-    print(f"Open {run(photos or (), out=out, weights=weights, detector=detector)}")
+    page = run(photos or (), out=out, weights=weights, detector=detector, identity=identity)
+    print(f"Open {page}")
 
 
 @app.command(

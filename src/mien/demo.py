@@ -67,6 +67,7 @@ def demo(
     weights: str | Path = "facecycle",
     detector: str = "dlib",
     finder: Finder | None = None,
+    identity: bool = False,
     progress: bool = True,
 ) -> Path:
     """Take faces apart, put them together again, and show it all on one page.
@@ -77,6 +78,8 @@ def demo(
         weights: Shipped name, ``.safetensors`` file, or a method in memory.
         detector: Face detector (``mien.faces.detectors``).
         finder: Replaces the finder that ``detector`` names.
+        identity: Show edits of identity too. The shipped weights do little more than repaint the
+            skin, which nobody should take for a person's identity.
         progress: Show a progress bar.
 
     Returns:
@@ -92,11 +95,14 @@ def demo(
     portraits, notes = _portraits(editor, photo_files(photos or [assets]))
     page = _Page(editor, portraits)
     tasks = [task for task in task_names(editor.method) if page.can(task, notes)]
+    if not identity and not {"identity", "mean-face"}.isdisjoint(tasks):
+        tasks = [task for task in tasks if task not in ("identity", "mean-face")]
+        notes.append("Edits of identity are not shown; mien demo --identity does.")
     matrices = [t for t in _MATRICES if t in tasks]
     columns = page.columns(tasks)
     total = len(portraits) * (len(columns) + len(matrices) * len(portraits))
     with tqdm(total=total, desc="demo", unit="edit", disable=not progress) as bar:
-        sections = [page.apart(columns, bar.update)]
+        sections = [page.apart(columns, bar.update, identity)]
         sections += [page.matrix(task, bar.update) for task in matrices]
     sections.append(page.likeness())
     if not photos:
@@ -191,7 +197,7 @@ class _Page:
             heads["neutralise"] = "Neutral and frontal"
         return heads
 
-    def apart(self, heads: dict[str, str], step: Callable[[int], Any]) -> str:
+    def apart(self, heads: dict[str, str], step: Callable[[int], Any], identity: bool) -> str:
         """Return a row a face: original, landmarks, codes, and every edit without a driver."""
         head = "".join(
             f"<th scope='col'>{text}</th>"
@@ -226,7 +232,13 @@ class _Page:
             f"{escape(' and '.join(self.codes))}. A square is one number of the code, blue below "
             "and red above zero. Head angles are in degrees."
         )
-        return _section("Taken apart", text, f"<tr><td></td>{head}</tr>", rows, self._mean_face())
+        return _section(
+            "Taken apart",
+            text,
+            f"<tr><td></td>{head}</tr>",
+            rows,
+            self._mean_face() if identity else "",
+        )
 
     def _mean_face(self) -> str:
         """Return a figure of what is left when everything is taken out, if the method has it."""
