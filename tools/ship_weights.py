@@ -21,8 +21,8 @@ from mien.files.weights import SHIPPED, load_weights, read_card, save_weights
 
 def figures(report: dict[str, Any]) -> dict[str, Any]:
     """Return what a card quotes of a report: every result with its interval and fingerprint."""
-    if "results" not in report:  # of evaluate-landmarks
-        return {k: v for k, v in report.items() if k != "versions"}
+    if "results" not in report:  # of evaluate-landmarks and evaluate-edits
+        return {report["task"]: {k: v for k, v in report.items() if k not in ("task", "versions")}}
     found = {}
     for result in report["results"]:
         entry = {k: result[k] for k in ("value", "interval", "error", "dims") if k in result}
