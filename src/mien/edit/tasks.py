@@ -34,6 +34,7 @@ TASKS = {
         Task("neutralise", "neutralise", False, "remove the expression"),
         Task("frontalise", "frontalise", False, "turn the head to the camera"),
         Task("expression", "transfer_expression", True, "put on the driver's expression"),
+        Task("pose", "transfer_pose", True, "draw the face with the driver's head pose"),
         Task("identity", "swap_identity", True, "put on the driver's identity"),
         Task("mean-face", "to_mean_face", False, "take the identity out"),
     )

@@ -11,7 +11,7 @@ from torch import Tensor, nn, optim
 
 from mien.files.errors import ConfigError, nearest
 
-FACTORS = ("identity", "expression", "pose", "appearance")
+FACTORS = ("identity", "expression", "pose", "appearance", "trunk")  # trunk: nothing taken apart
 
 Batch = dict[str, Tensor]
 Codes = dict[str, Tensor]  # factor -> (B, D) float32

@@ -1,0 +1,117 @@
+"""The networks of PCL (parameter counts are tested).
+
+``width`` is the number of channels of the first layer, 64 in the paper, ``size`` the side of the
+images in pixels. Shapes in comments are for 64 px and width w. Images are in [0, 1], not
+normalised any further.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mien.methods.facecycle.networks import LinearAttention, ResidualBlock, _he_init, conv3
+
+
+def code_length(width: int, size: int) -> int:
+    """Return the length of a flattened code: 2048 in the paper."""
+    return 2 * width * (size // 16) ** 2
+
+
+class Trunk(nn.Module):
+    """T: image ``(B, 3, H, W)`` → shared features t ``(B, 2w, H/16, W/16)``.
+
+    FaceCycle's encoder with another end; fully convolutional. The rivals of PCL train it too.
+    """
+
+    def __init__(self, width: int = 64) -> None:
+        super().__init__()
+        w = width
+        act = nn.LeakyReLU(0.1)
+        self.conv1 = nn.Sequential(nn.Conv2d(3, w, 7, 2, 3), act, conv3(w, w), act)  # w 32²
+        self.layer1 = nn.Sequential(conv3(w, w), act, LinearAttention(w), conv3(w, w), act)
+        self.layer2_1 = nn.Sequential(
+            conv3(w, 2 * w, 2), act, LinearAttention(2 * w), conv3(2 * w, 2 * w), act
+        )  # 2w 16²
+        self.resblock1 = ResidualBlock(2 * w)
+        self.resblock2 = ResidualBlock(2 * w)
+        self.layer2_2 = nn.Sequential(conv3(2 * w, 2 * w, 2), act, conv3(2 * w, 2 * w), act)  # 8²
+        self.layer3_1 = nn.Sequential(conv3(2 * w, 4 * w, 2), act, conv3(4 * w, 2 * w), act)  # 4²
+        _he_init(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return t; 4x4 at 64 px, 7x7 at 100 px."""
+        x = self.layer2_1(self.layer1(self.conv1(x)))
+        x = self.layer2_2(self.resblock2(self.resblock1(x)))
+        t: Tensor = self.layer3_1(x)
+        return t
+
+
+class Backbone(nn.Module):
+    """The trunk T and its two branches F (face-aware) and P (pose)."""
+
+    def __init__(self, width: int = 64) -> None:
+        super().__init__()
+        self.trunk = Trunk(width)
+        self.face = _branch(2 * width)
+        self.pose = _branch(2 * width)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return t, z_f and z_p of ``x`` ``(B, 3, H, W)``, flattened: ``(B, 2w·4·4)`` each."""
+        t = self.trunk(x)
+        return t.flatten(1), self.face(t).flatten(1), self.pose(t).flatten(1)
+
+    def face_code(self, x: Tensor) -> Tensor:
+        """Return z_f alone."""
+        z: Tensor = self.face(self.trunk(x)).flatten(1)
+        return z
+
+    def pose_code(self, x: Tensor) -> Tensor:
+        """Return z_p alone."""
+        z: Tensor = self.pose(self.trunk(x)).flatten(1)
+        return z
+
+
+def _branch(channels: int) -> nn.Sequential:
+    act = nn.LeakyReLU(0.1)
+    branch = nn.Sequential(conv3(channels, channels), act, conv3(channels, channels), act)
+    _he_init(branch)
+    return branch
+
+
+def head(width: int = 64, size: int = 64) -> nn.Sequential:
+    """MLP_f or MLP_p: a code → what the contrast compares, ``(B, 8w)``; BatchNorm comes last."""
+    length = code_length(width, size)
+    return nn.Sequential(
+        nn.Linear(length, length),
+        nn.ReLU(),
+        nn.Linear(length, 8 * width),
+        nn.BatchNorm1d(8 * width),
+    )
+
+
+class Decoder(nn.Module):
+    """R(z_f, z_p): two codes → an image; the pose-disentangled decoder."""
+
+    def __init__(self, width: int = 64, size: int = 64) -> None:
+        super().__init__()
+        w, doublings = width, int(math.log2(size))
+        self.fc = nn.Linear(code_length(width, size), 8 * w)
+        layers: list[nn.Module] = []
+        for cin, cout in pairwise([8 * w, *[4 * w] * (doublings - 2), 2 * w]):  # 2² … 32²
+            layers += [nn.ReLU(), _double(), conv3(cin, cout), nn.BatchNorm2d(cout)]
+        layers += [nn.ReLU(), _double(), conv3(2 * w, 3), nn.Tanh()]
+        self.draw = nn.Sequential(*layers)
+
+    def forward(self, z_f: Tensor, z_p: Tensor) -> Tensor:
+        """``(B, D)`` and ``(B, D)`` → ``(B, 3, S, S)`` in (-1, 1)."""
+        u = F.normalize(z_f + z_p, dim=1)
+        image: Tensor = self.draw(self.fc(u)[:, :, None, None])
+        return image
+
+
+def _double() -> nn.Upsample:
+    return nn.Upsample(scale_factor=2, mode="bilinear")
