@@ -24,6 +24,11 @@ from mien.methods import FACTORS, Method, config_from, method_class, method_name
 SMALL: dict[str, dict[str, Any]] = {
     "facecycle": {"width": 4, "generator_width": 4, "blocks": 2, "perceptual": "none"},
     "landmarks": {"width": 4},
+    "pcl": {"width": 4, "pose_images": 1, "negatives": 3},
+    "simclr": {"width": 4},
+    "moco": {"width": 4, "queue": 8},
+    "byol": {"width": 4},
+    "simsiam": {"width": 4},
 }
 SIZE = 64  # of the images
 # Methods that the tests of the engine register are not meant.

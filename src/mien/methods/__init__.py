@@ -1,6 +1,6 @@
 """The methods: one paper, one folder. Importing this package registers them all."""
 
-from mien.methods import facecycle, landmarks
+from mien.methods import byol, facecycle, landmarks, moco, pcl, simclr, simsiam
 from mien.methods.base import (
     FACTORS,
     Batch,
@@ -23,10 +23,15 @@ __all__ = [
     "Method",
     "Sampler",
     "Update",
+    "byol",
     "config_from",
     "facecycle",
     "landmarks",
     "method_class",
     "method_names",
+    "moco",
+    "pcl",
     "register",
+    "simclr",
+    "simsiam",
 ]
