@@ -255,3 +255,59 @@ def test_resting_faces_are_found_by_landmarks_and_their_neutral_face_is_known(tm
         )
         before = (batch[f"image{side}"][anchor] - true)[inside].abs().mean()
         assert (back - true)[inside].abs().mean() < 0.4 * before
+
+
+def _guided_table(folder, n=240):
+    """Faces that smile: a mouth grows half as wide again at full strength."""
+    faces = ProceduralFaces(size=SIZE)
+    rest = faces.landmarks(Parameters())
+    rng = np.random.default_rng(0)
+    picture = cv2.GaussianBlur(faces.draw(Parameters())[0], (5, 5), 1.5)
+    with TableWriter(folder, crop="tight", size=SIZE) as writer:
+        for i in range(n):
+            smile = float(rng.uniform(0, 1)) * (i % 2)
+            points = rest.copy()
+            points[48:68, 0] += 0.5 * (rest[48:68, 0] - rest[48:68, 0].mean()) * max(smile - 0.1, 0)
+            pose = dict(zip(("yaw", "pitch", "roll"), rng.normal(0, 5, 3).tolist(), strict=True))
+            row = Row(encode_image(picture), f"{i}", landmarks=points, **pose)
+            row.action_units = {"AU12": smile} if smile else {}
+            writer.add(row)
+    return FaceCache(folder, SIZE), rest
+
+
+def test_guidance_leads_to_the_neutral_landmarks(tmp_path):
+    cache, rest = _guided_table(tmp_path / "t")
+    settings = PairSettings(mirror=0.0, scale=1.0, jitter=0.0, guided=True)
+    sampler = PairSampler([cache], settings, 48, seed=0, rank=0)
+    assert np.abs(sampler.neutral[0] - rest).max() < 0.6
+    batch = sampler(0)
+    assert bool((batch["anchor0"] == 1).all())
+    # At the resting mouth's corner the neutral face samples the smiling one farther outside.
+    unit = 2 / (SIZE - 1)
+    corner = torch.from_numpy(rest[54] * unit - 1).float().view(1, 1, 1, 2)
+    flow = torch.nn.functional.grid_sample(
+        batch["rest0"], corner.expand(48, 1, 1, 2), align_corners=True
+    )[:, 0, 0, 0]
+    widest = 0.5 * 0.9 * float(rest[54, 0] - rest[48:68, 0].mean()) * unit
+    assert 0.5 * widest < flow.max() < 1.2 * widest  # smooth flows fall short at a corner
+    assert flow.min() > -0.1 * widest
+
+
+def test_guidance_goes_back_through_an_expression_warp(tmp_path):
+    """The neutral face of the warped picture is that of the picture it was made from."""
+    pairs, _ = _expression_pairs(tmp_path / "p")
+    single, _ = _guided_table(tmp_path / "s")
+    settings = PairSettings(
+        (0.0, 1.0), mirror=0.0, scale=1.0, jitter=0.0, expression_warp=1.0, guided=True
+    )
+    batch = PairSampler([pairs, single], settings, 32, seed=0, rank=0)(1)
+    assert bool((batch["known"] == 1).all())
+    inside = (slice(None), slice(None), slice(4, -4), slice(4, -4))
+    apart = (batch["image0"] - batch["image1"])[inside].abs().mean()
+    rest0, rest1 = (warp(batch[f"image{i}"], batch[f"rest{i}"]) for i in "01")
+    assert (rest0 - rest1)[inside].abs().mean() < 0.35 * apart
+
+
+def test_guidance_needs_action_units(tmp_path):
+    with pytest.raises(TableError, match="--annotations"):
+        PairSampler([table(tmp_path / "t", [{}])], PairSettings(guided=True), 4, seed=0, rank=0)

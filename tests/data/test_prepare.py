@@ -15,6 +15,7 @@ import pytest
 
 import mien.data.prepare as module
 from mien.data.cropping import Cropper, Settings
+from mien.data.facs import MEDIAPIPE_SHAPES
 from mien.data.prepare import prepare
 from mien.data.procedural import Parameters, ProceduralFaces
 from mien.data.readers import Record
@@ -119,6 +120,22 @@ def test_annotated_pictures_are_cut_without_any_search(tmp_path, crop):
         assert row["dataset"] == "utkface"
         assert dict(row["attributes"])["age"] == str(20 + i)
         assert np.isnan(row["score"]) if row["score"] is not None else True
+
+
+@pytest.mark.usefixtures("no_network")
+def test_blendshapes_of_annotations_become_action_units(tmp_path):
+    notes, _ = draw(tmp_path / "u", 3)
+    scores = [[0.0] * 52 for _ in range(3)]
+    scores[1][MEDIAPIPE_SHAPES.index("mouthSmileRight")] = 0.75
+    table = pq.read_table(notes)
+    pq.write_table(table.append_column("blendshapes", pa.array(scores)), notes)
+    run(f"utkface:{tmp_path / 'u'}", tmp_path / "t", annotations=notes)
+    units = [dict(row["action_units"] or ()) for row in rows(tmp_path / "t")]
+    assert units == [{}, {"AU12": 0.75}, {}]
+    short = pa.array([[0.0] * 51] * 3)
+    pq.write_table(table.append_column("blendshapes", short), notes)
+    with pytest.raises(TableError, match="MediaPipe's 52 scores"):
+        run(f"utkface:{tmp_path / 'u'}", tmp_path / "s", annotations=notes)
 
 
 @pytest.mark.usefixtures("no_network")

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mien.data.facs import UNITS
 from mien.data.table import Table
 from mien.faces.face import Array, Image
 from mien.files.atomic import atomic_path
@@ -19,7 +20,10 @@ from mien.files.errors import TableError
 if TYPE_CHECKING:
     from torch import Tensor
 
-_LABELS = ("dataset", "person", "clip", "expression", "yaw", "pitch", "roll", "landmarks", "split")
+_LABELS = (
+    *("dataset", "person", "clip", "expression", "yaw", "pitch", "roll"),
+    *("action_units", "landmarks", "split"),
+)
 _BLOCK = 1024
 
 
@@ -34,6 +38,8 @@ class FaceCache:
         info: Content of ``table.json``.
         landmarks: float32 ``(N, 68, 2)``, pixels of the crop at ``size``; NaN where unknown.
         pose: float32 ``(N, 3)``, yaw, pitch, roll in degrees; NaN where unknown.
+        action_units: float32 ``(N, 23)`` in the order of ``mien.data.facs.UNITS``; 0 where none is
+            told.
         dataset: ``(N,)`` strings.
         person: int64 ``(N,)``, equal for pictures of one person of one data set; -1 unknown.
         clip: int64 ``(N,)``, equal for pictures of one clip; -1 where there is none.
@@ -142,6 +148,10 @@ class FaceCache:
             [np.nan if v is None else v for v in columns[n]] for n in ("yaw", "pitch", "roll")
         ]
         self.pose: Array = np.array(angles, np.float32).T
+        told = [dict(row or ()) for row in columns["action_units"]]
+        self.action_units: Array = np.array(
+            [[row.get(unit, 0.0) for unit in UNITS] for row in told], np.float32
+        )
         # Stored in pixels of the stored crop; pixel centres are integers.
         scale = self.size / float(self.info["size"])
         unknown = [np.nan] * 136

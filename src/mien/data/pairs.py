@@ -22,6 +22,7 @@ from mien.data.augment import (
     lower_resolution,
     random_similarity,
 )
+from mien.data.neutral import NeutralShape
 from mien.data.warp import base_grid, resize_flow
 from mien.files.errors import TableError
 
@@ -47,6 +48,8 @@ class PairSettings:
         resting: Share of the pictures without a clip that are drawn among resting faces: frontal,
             mouth closed and relaxed, as their landmarks and head pose show (0: all alike, and only
             labels make an anchor).
+        guided: Give the flow to the neutral face for every picture of a table with action units, as
+            ``mien.data.neutral`` estimates it.
         code_gray: Probability of grey for what the encoder sees (0: it sees the frame itself).
         code_blur: Probability of a blur and of a lower resolution for what the encoder sees.
     """
@@ -59,6 +62,7 @@ class PairSettings:
     shift: float = 0.0
     jitter: float = 0.05
     resting: float = 0.0
+    guided: bool = False
     code_gray: float = 0.0
     code_blur: float = 0.0
 
@@ -67,10 +71,12 @@ class PairSampler:
     """Draws batches ``{"image0", "image1", "code0", "code1", "anchor0", …, "flow", "known"}``.
 
     ``image*`` are frames ``(B, 3, S, S)`` in [-1, 1], ``code*`` what the expression encoder sees of
-    them (more strongly augmented), ``anchor*`` ``(B,)`` is 1 for frames of a neutral and frontal
-    face, which samples the frame at *place + rest* (``rest*``, ``(B, 2, 16, 16)`` in the units of
-    ``mien.data.warp``): what our own augmentation moved. Where ``known`` ``(B,)`` is 1, both frames
-    were made from one picture by warps of our own: frame 1 samples frame 0 at *place + flow*.
+    them (more strongly augmented). ``anchor*`` ``(B,)`` is 1 where the neutral, frontal face is
+    known: it samples the frame at *place + rest* (``rest*``, ``(B, 2, 16, 16)`` in the units of
+    ``mien.data.warp``). For a picture of a neutral and frontal face that is what our augmentation
+    moved, for a guided one also what expression and pose did. Where ``known`` ``(B,)`` is 1, both
+    frames were made from one picture by warps of our own: frame 1 samples frame 0 at
+    *place + flow*.
 
     Args:
         caches: Tables of faces; those with clips give pairs of frames, others pairs of one photo.
@@ -80,7 +86,8 @@ class PairSampler:
         rank: Number of the process.
 
     Raises:
-        TableError: Expression warps are asked for and no table holds expression/neutral pairs.
+        TableError: Expression warps are asked for and no table holds expression/neutral pairs, or
+            guidance and no table holds action units.
     """
 
     def __init__(
@@ -103,6 +110,9 @@ class PairSampler:
                 resting = _resting(cache) & (cache.clip < 0)
                 self.anchors[t] = self.anchors[t] | resting
                 self.resting[t] = rows[resting[rows]]
+        self.neutral: list[NDArray[np.float32] | None] = [None for _ in caches]
+        if settings.guided:
+            self._guide()
         self.bank = np.concatenate(
             [_expressions(cache, rows) for cache, rows in zip(caches, self.rows, strict=True)]
         )
@@ -112,13 +122,29 @@ class PairSampler:
                 "mien prepare ict_pairs:DIR --out TABLE"
             )
 
+    def _guide(self) -> None:
+        """Estimate the neutral landmarks of every row of the tables with action units."""
+        for t, (cache, rows) in enumerate(zip(self.caches, self.rows, strict=True)):
+            if cache.action_units.any():
+                points, units, pose = cache.landmarks, cache.action_units, cache.pose
+                shape = NeutralShape(points[rows], units[rows], pose[rows])
+                neutral = shape(points, units, pose)
+                usable = np.isfinite(neutral).all((1, 2))
+                self.neutral[t] = np.where(usable[:, None, None], neutral, points)
+                self.anchors[t] = self.anchors[t] | usable
+        if all(each is None for each in self.neutral):
+            raise TableError(
+                "Guidance needs a table with action units: prepare one with --annotations that "
+                "hold `blendshapes`."
+            )
+
     def __call__(self, step: int) -> dict[str, Tensor]:
         """Draw the batch of ``step``."""
         s, n = self.settings, self.batch_size
         rng = np.random.default_rng([self.seed, self.rank, step])
         generator = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
         table = np.sort(rng.choice(len(self.caches), n, p=self.share))
-        first, second, points, anchor, single = [], [], [], [], []
+        first, second, points, neutral, anchor, single = [], [], [], [], [], []
         for t, cache in enumerate(self.caches):
             count = int((table == t).sum())
             if not count:
@@ -130,7 +156,9 @@ class PairSampler:
             b = self.partners[t].draw(a, rng)
             first.append(cache.take(a))
             second.append(cache.take(b))
-            points.append(cache.landmarks[a])
+            points.append(np.stack([cache.landmarks[a], cache.landmarks[b]]))
+            resting = self.neutral[t]
+            neutral.append(points[-1] if resting is None else np.stack([resting[a], resting[b]]))
             anchor.append(np.stack([self.anchors[t][a], self.anchors[t][b]]))
             single.append(a == b)
         x0 = torch.cat(first).float().div_(127.5).sub_(1.0)
@@ -138,6 +166,12 @@ class PairSampler:
         flags = torch.from_numpy(np.concatenate(anchor, 1)).float()
 
         alone = np.concatenate(single)
+        where = torch.from_numpy(np.concatenate(points, 1))  # (2, n, 68, 2)
+        rest = torch.zeros(2 * n, 2, _FLOW, _FLOW)  # by which a neutral face samples its picture
+        if s.guided:
+            change = torch.from_numpy(np.concatenate(neutral, 1)) - where
+            guide = point_flow(where.flatten(0, 1), change.flatten(0, 1), x0.shape[-1])
+            rest = resize_flow(guide, (_FLOW, _FLOW))
         known = torch.zeros(n)
         moved = torch.zeros(n, 2, _FLOW, _FLOW)  # of the expression warps
         if s.expression_warp:
@@ -147,14 +181,17 @@ class PairSampler:
                 shift = self.bank[rng.integers(len(self.bank), size=len(index))]
                 shift = shift * rng.uniform(-0.3, 1.3, (len(index), 1, 1))
                 flow = point_flow(
-                    torch.from_numpy(np.concatenate(points)[warped]),
+                    where[0, index],
                     torch.from_numpy(shift.astype(np.float32)),
                     x1.shape[-1],
                 )
                 x1[index] = warp_smoothly(x1[index], flow)
                 moved[index] = resize_flow(flow, (_FLOW, _FLOW))
                 known[index] = 1.0
-                flags[1, index] = 0.0
+                if s.guided:
+                    rest[n + index] = _before(rest[n + index], moved[index])
+                else:
+                    flags[1, index] = 0.0
             alone &= ~warped
 
         x = torch.cat([x0, x1])
@@ -170,8 +207,8 @@ class PairSampler:
         x0, x1 = torch.where(flip, x.flip(-1), x).chunk(2)
         placed0, placed1 = placed.chunk(2)
         flow = _mirror_flow(_between(moved, placed0, placed1, x.shape[-1]), flip0)
-        rest0 = _mirror_flow(_rest(placed0, x.shape[-1]), flip0)
-        rest1 = _mirror_flow(_rest(placed1, x.shape[-1]), flip1)
+        rest0 = _mirror_flow(_rest(rest[:n], placed0, x.shape[-1]), flip0)
+        rest1 = _mirror_flow(_rest(rest[n:], placed1, x.shape[-1]), flip1)
         mirrored = torch.from_numpy(alone | (rng.random(n) < s.mirror))
         # As published: the mirror image is of the first frame as it was augmented.
         x1 = torch.where(mirrored[:, None, None, None], x0.flip(-1), x1)
@@ -269,13 +306,38 @@ def _between(moved: Tensor, placed0: Tensor, placed1: Tensor, size: int) -> Tens
     return flow
 
 
-def _rest(placed: Tensor, size: int) -> Tensor:
-    """Return the flow by which a picture samples its frame, ``placed`` as in ``_between``."""
+def _rest(rest: Tensor, placed: Tensor, size: int) -> Tensor:
+    """Return the flow by which a neutral face samples the frame of its picture.
+
+    Args:
+        rest: ``(B, 2, h, h)``, flow by which it samples the picture.
+        placed: ``(B, 2, 3)``, pixels of the picture to pixels of the frame.
+        size: Side of the picture in pixels.
+    """
     unit = 2 / (size - 1)
     place = base_grid(_FLOW, _FLOW, placed)
-    frame = placed[:, :, :2] @ ((place.flatten(2) + 1) / unit) + placed[:, :, 2:]
+    picture = ((place + rest).flatten(2) + 1) / unit
+    frame = placed[:, :, :2] @ picture + placed[:, :, 2:]
     flow: Tensor = (frame * unit - 1).view(-1, 2, _FLOW, _FLOW) - place
     return flow
+
+
+def _before(rest: Tensor, moved: Tensor, steps: int = 3) -> Tensor:
+    """Return the flow by which a neutral face samples the warped picture.
+
+    Args:
+        rest: ``(B, 2, h, h)``, flow by which it samples the picture itself.
+        moved: ``(B, 2, h, h)``, flow by which the warped picture samples the picture.
+        steps: Fixed-point steps of the inverse of ``moved``.
+    """
+    target = base_grid(_FLOW, _FLOW, rest) + rest
+    place = target
+    for _ in range(steps):
+        step = F.grid_sample(
+            moved, place.permute(0, 2, 3, 1), padding_mode="border", align_corners=True
+        )
+        place = target - step
+    return place - base_grid(_FLOW, _FLOW, rest)
 
 
 def _mirror_flow(flow: Tensor, chosen: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ import numpy as np
 
 from mien.data.cropping import BATCH, CHOICES, THUMBNAIL, Cropper, Outcome, Rejected, Settings
 from mien.data.duplicates import Duplicates
+from mien.data.facs import MEDIAPIPE_SHAPES, UnitReader
 from mien.data.readers import Reader, Record, reader
 from mien.data.table import Table, TableWriter
 from mien.faces.align import check_crop
@@ -96,7 +97,8 @@ def prepare(
         annotations: Parquet file with columns ``file`` (the path inside the source's folder),
             ``landmarks68`` (136 numbers x0 y0 x1 y1 … in pixels of the picture, (0, 0) being the
             outer corner of its top left pixel) and, if known, ``yaw``, ``pitch``, ``roll`` in
-            degrees. Pictures that it names need no detector. For a single source.
+            degrees and ``blendshapes`` (MediaPipe's 52 scores, kept as ``action_units``). Pictures
+            that it names need no detector. For a single source.
         quality: JPEG quality of the crops, 1 to 100.
         every: Of a video every n-th frame is taken.
         max_side: Larger photos are searched and cut at this size in pixels.
@@ -433,10 +435,16 @@ class _Annotations:
                 for angle in ("yaw", "pitch", "roll")
                 if angle in table.schema.names
             }
+            self.shapes = None
+            if "blendshapes" in table.schema.names:
+                scores = table.column("blendshapes").combine_chunks().flatten()
+                flat = scores.to_numpy(zero_copy_only=False).astype(np.float32)
+                self.shapes = flat.reshape(len(names), len(MEDIAPIPE_SHAPES))
+                self.units = UnitReader(MEDIAPIPE_SHAPES)
         except (OSError, pa.ArrowException, KeyError, ValueError) as error:
             raise TableError(
                 f"{file} is no annotation file ({error}); it needs the columns 'file' and "
-                "'landmarks68' (136 numbers)."
+                "'landmarks68' (136 numbers); 'blendshapes', if there, holds MediaPipe's 52 scores."
             ) from None
         self.rows = {name: i for i, name in enumerate(names)}
 
@@ -448,6 +456,8 @@ class _Annotations:
         labels = replace(record.labels)
         for angle, values in self.pose.items():
             setattr(labels, angle, float(values[row]))
+        if self.shapes is not None:
+            labels.action_units = self.units(self.shapes[row].tolist())
         return replace(record, labels=labels, landmarks=self.points[row])
 
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow.parquet as pq
 
+from mien.data.facs import UnitReader
 from mien.data.readers import Reader, Record, register
 from mien.faces.face import Array
 
@@ -24,36 +25,7 @@ _OTHERS = (
     "mouthUpperUp_R noseSneer_L noseSneer_R"
 )
 _SHAPES = (*(f"{n}_{side}" for n in _SIDED.split() for side in "LR"), *_OTHERS.split())
-# The FACS reading that the model's source gives; the stronger side counts.
-_UNITS = {
-    "AU1": "browInnerUp",
-    "AU2": "browOuterUp",
-    "AU4": "browDown",
-    "AU5": "eyeWide",
-    "AU6": "cheekSquint",
-    "AU7": "eyeSquint",
-    "AU9": "noseSneer",
-    "AU10": "mouthShrugUpper",
-    "AU11": "mouthUpperUp",
-    "AU12": "mouthSmile",
-    "AU14": "mouthDimple",
-    "AU15": "mouthFrown",
-    "AU16": "mouthLowerDown",
-    "AU17": "mouthShrugLower",
-    "AU18": "mouthPucker",
-    "AU20": "mouthStretch",
-    "AU22": "mouthFunnel",
-    "AU24": "mouthPress",
-    "AU27": "jawOpen",
-    "AU28": "mouthRoll",
-    "AU29": "jawForward",
-    "AU33": "cheekPuff",
-    "AU45": "eyeBlink",
-}
-_INDEX = {
-    unit: [i for i, shape in enumerate(_SHAPES) if shape.startswith(name)]
-    for unit, name in _UNITS.items()
-}
+_action_units = UnitReader(_SHAPES)
 _ATTRIBUTES = (
     "expression_intensity light_azimuth light_elevation skin_tone hair_style hair_colour "
     "iris_colour beard lip_rgb lip_opacity eyeshadow_rgb eyeshadow_opacity blush_rgb blush_opacity "
@@ -172,9 +144,3 @@ class IctMakeup(_Renders):
 
 def _points(flat: list[float]) -> Array:
     return np.array(flat, np.float32).reshape(68, 2)
-
-
-def _action_units(coefficients: list[float]) -> dict[str, float]:
-    """Return the action units above zero; empty for a neutral face."""
-    values = {unit: max(coefficients[i] for i in index) for unit, index in _INDEX.items()}
-    return {unit: float(value) for unit, value in values.items() if value > 0}

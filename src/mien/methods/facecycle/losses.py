@@ -5,7 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mien.data.warp import base_grid
 from mien.nets.ssim import ssim
+
+# Eyes, nose tip, mouth corners and lips of a ``tight`` crop, in the units of a flow: x, y.
+_FEATURES = (
+    *((-0.32, -0.07), (0.32, -0.07), (0.0, 0.29), (-0.26, 0.66), (0.26, 0.66)),
+    *((0.0, 0.58), (0.0, 0.76), (-0.32, -0.3), (0.32, -0.3)),
+)
+_REACH = 0.18
 
 
 def l1(a: Tensor, b: Tensor) -> Tensor:
@@ -54,3 +62,15 @@ def margin(mean_face: Tensor, neutral: Tensor, official: bool) -> Tensor:
     """
     difference = (mean_face - neutral).abs() - 0.1
     return difference.mean() if official else difference.relu().mean()
+
+
+def focus(flow: Tensor) -> Tensor:
+    """Weights ``(1, 1, h, w)`` of mean 1 for errors of ``flow`` (ours): five times at the features.
+
+    Beyond the features the flow is little more than a guess, and expressions are small there.
+    """
+    grid = base_grid(flow.shape[-2], flow.shape[-1], flow)
+    at = torch.tensor(_FEATURES, dtype=flow.dtype, device=flow.device)[:, :, None, None]
+    distance = (grid - at).square().sum(1).amin(0)
+    weight = 1 + 4 * torch.exp(-distance / (2 * _REACH**2))
+    return (weight / weight.mean())[None, None]

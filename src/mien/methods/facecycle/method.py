@@ -23,8 +23,10 @@ Deviations from the publication, all by switch:
   starts from E_exp, which has the same layers.
 - ``known_flow`` > 0 (ours): where both pictures of a pair were made from one by warps of our own,
   the way from one over the neutral face to the other, f~ + f(p + f~), must be that warp.
-- ``anchor`` > 0 (ours): the neutral face of a picture known to be neutral and frontal (by exact
-  labels of renders or, with ``pairs.resting``, by a photo's landmarks) is that picture.
+- ``anchor`` > 0 (ours): where the flow to the neutral face is known, f must be that flow, most of
+  all at eyes and mouth. It is known for neutral and frontal faces (by exact labels of renders or,
+  with ``pairs.resting``, by a photo's landmarks) and, with ``pairs.guided``, estimated for every
+  face from its landmarks, action units and pose: then the training is no longer free of labels.
 - ``swap_codes`` (ours): c_id of one picture of a pair rebuilds the other one, so that it cannot
   hold what differs between them.
 """
@@ -45,7 +47,7 @@ from mien.data.warp import warp
 from mien.faces.face import Image
 from mien.files.errors import ConfigError, WeightsError, nearest
 from mien.methods.base import Batch, Codes, Edit, Method, Sampler, Update, register
-from mien.methods.facecycle.losses import dissimilarity, gram_loss, l1, margin, symmetry
+from mien.methods.facecycle.losses import dissimilarity, focus, gram_loss, l1, margin, symmetry
 from mien.methods.facecycle.networks import Encoder, FlowDecoder, Generator, Normaliser
 from mien.nets.perceptual import (
     IMAGENET_MEAN,
@@ -73,7 +75,7 @@ class FaceCycle(Method):
         gram: float = 0.01
         ssim: float = 5.0
         symmetry: float = 1.5
-        anchor: float = 0.0  # ours: the neutral face of a neutral frontal picture is known
+        anchor: float = 0.0  # ours: where the flow to the neutral face is known, f is that flow
         known_flow: float = 0.0  # ours: pairs made by a known warp are joined by that warp
         gram_every: int = 1  # rows that L_perc looks at
         direct_only: bool = False  # ours: the terms of stage ``motion`` that need no G
@@ -177,8 +179,8 @@ class FaceCycle(Method):
         Args:
             x: ``(2b, 3, H, W)``, ImageNet-normalised; rows i and b + i show one person.
             code_x: What E_exp sees of them.
-            anchor: ``(2b,)``, 1 for pictures of faces known to be neutral and frontal.
-            rest: ``(2b, 2, h, w)``, the flow to the neutral face of an anchor; zero if None.
+            anchor: ``(2b,)``, 1 for pictures whose flow to the neutral face is known.
+            rest: ``(2b, 2, h, w)``, that flow; zero if None.
             known: Flow ``(b, 2, h, w)`` by which row b + i samples row i; 1 where it is known.
         """
         c = self.config
@@ -199,7 +201,7 @@ class FaceCycle(Method):
         losses = {"pix": l_pix, "perc": l_perc, "ssim": l_ssim, "sym": l_sym}
         if c.anchor and anchor is not None:
             rest = torch.zeros_like(f) if rest is None else rest
-            losses["anchor"] = _anchored(f - rest, anchor)
+            losses["anchor"] = _anchored(focus(f) * (f - rest), anchor)
             total = total + c.anchor * (losses["anchor"] + _anchored(n - warp(x, rest), anchor))
         if c.known_flow and known is not None:
             losses["known"] = _flow_error(f, f_inv, *known)
@@ -222,7 +224,7 @@ class FaceCycle(Method):
         r_dd = warp(_exchange(w), f_inv)
         l_pix, l_sym = 1.5 * l1(r_dd, x), 0.5 * symmetry(w)
         l_ssim = 1.5 * self._dissimilarity(x, [r_dd])[0]
-        l_anchor = _anchored(f if rest is None else f - rest, anchor)
+        l_anchor = _anchored(focus(f) * (f if rest is None else f - rest), anchor)
         total = c.pixel * l_pix + c.ssim * l_ssim + c.symmetry * l_sym + c.anchor * l_anchor
         losses = {"pix": l_pix, "ssim": l_ssim, "sym": l_sym, "anchor": l_anchor}
         if c.known_flow and known is not None:
