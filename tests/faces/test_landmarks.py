@@ -112,6 +112,15 @@ class TestLandmarker:
                 np.testing.assert_allclose(alone.points[0], found.points[i], atol=1e-2)
                 np.testing.assert_allclose(alone.score[0], found.score[i], atol=1e-4)
 
+    def test_beyond_its_edges_a_photo_is_mirrored(self, random_net, tmp_path, canvas):
+        """As in training: a border of another value would be an edge that no face has."""
+        find = Landmarker(saved(tmp_path / "net.safetensors", random_net))
+        image = np.full_like(canvas(60, 60), 90)
+        half_outside = np.array([[30, 30, 90, 90]], np.float32)
+        inside = np.array([[15, 15, 45, 45]], np.float32)
+        (a,), (b,) = find([image], [half_outside]), find([image], [inside])
+        np.testing.assert_allclose(a.score, b.score, atol=1e-4)
+
     def test_no_boxes_at_all(self, random_net, tmp_path, canvas):
         find = Landmarker(saved(tmp_path / "net.safetensors", random_net))
         assert find([], []) == []

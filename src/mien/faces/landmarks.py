@@ -183,7 +183,10 @@ class Landmarker:
 
 
 def _sample(image: Image, to_image: NDArray[np.float32]) -> Image:
-    """Cut the ``INPUT`` px square that ``to_image`` names, averaging when it shrinks much."""
+    """Cut the ``INPUT`` px square that ``to_image`` names, averaging when it shrinks much.
+
+    Beyond its edges the image is mirrored.
+    """
     shrink = float(np.hypot(to_image[0, 0], to_image[1, 0]))
     if shrink > 2:  # bilinear sampling alone would alias
         factor = 1 / shrink
@@ -192,9 +195,14 @@ def _sample(image: Image, to_image: NDArray[np.float32]) -> Image:
         to_image = to_image * scale[:, None]
         to_image[:, 2] += (scale - 1) / 2
         image = np.asarray(small, dtype=np.uint8)
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     return np.asarray(
-        cv2.warpAffine(image, to_image.astype(np.float64), (INPUT, INPUT), flags=flags)
+        cv2.warpAffine(
+            image,
+            to_image.astype(np.float64),
+            (INPUT, INPUT),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REFLECT,  # as in training
+        )
     )
 
 

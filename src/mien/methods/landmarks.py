@@ -38,6 +38,7 @@ class LandmarkTraining(Method):
         upright: float = 0.5  # share of samples with small turn, scale and shift (the second pass)
         negatives: float = 0.15  # share of squares without a face
         shuffled: float = 0.3  # of those, the share that is a face in shuffled blocks
+        truncated: float = 0.3  # share of pictures cut close to the face, as some data sets are
         weights: tuple[float, ...] = ()  # draws per table, equal if empty
         no_jaw: tuple[str, ...] = ("ict_faces",)  # data sets whose jaw line is another curve
         pose_weight: float = 0.1
@@ -114,8 +115,15 @@ class LandmarkTraining(Method):
         # grid_sample's units (align_corners=False): -1 and 1 are the picture's outer edges
         theta = np.concatenate([linear, (centre + 0.5 - size / 2)[..., None]], -1) * (2 / size)
         grid = F.affine_grid(torch.from_numpy(theta).float(), [n, 3, INPUT, INPUT], False)
-        padding = "zeros" if rng.random() < 0.5 else "reflection"
-        x = F.grid_sample(x, grid, mode="bilinear", padding_mode=padding, align_corners=False)
+        # Beyond the picture's edges (some are moved to the face) it is mirrored, as in use.
+        margin = rng.uniform(-0.08, 0.2, (2, n, 2)) * (high - low)[None]
+        edges = np.stack([low - margin[0], high + margin[1]]) * 2 / size - 1
+        cut = (rng.random(n) < c.truncated)[None, :, None]
+        edges = np.where(cut, np.clip(edges, -1, 1), np.array([-1.0, 1.0])[:, None, None])
+        first, last = torch.from_numpy(edges).float()[:, :, None, None]
+        place = (grid - first) % (2 * (last - first))
+        grid = first + torch.minimum(place, 2 * (last - first) - place)
+        x = F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
         x = torch.where(torch.from_numpy(shuffle)[:, None, None, None], _shuffle(x, rng), x)
         flip = rng.random(n) < 0.5
