@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mien.files.errors import WeightsError
 from mien.files.torch_file import read_torch_file
+from mien.nets.winograd import Conv3x3
 
 # layer number in torchvision's nn.Sequential -> multiple of the width, None: max-pooling
 _LAYERS: tuple[tuple[int, int | None], ...] = (
@@ -41,7 +42,7 @@ class Vgg19(nn.Module):
             if multiple is None:
                 layers[str(number)] = nn.MaxPool2d(2)
                 continue
-            layers[str(number)] = nn.Conv2d(channels, multiple * width, 3, padding=1)
+            layers[str(number)] = Conv3x3(channels, multiple * width)
             layers[str(number + 1)] = nn.ReLU()
             channels = multiple * width
         self.features = nn.ModuleDict(layers)

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from mien.data.warp import inverse_flow, warp
 from mien.nets.vgg import Vgg19
+from mien.nets.winograd import Conv3x3
 
 CODE = 256  # length of c_exp and c_id
 
@@ -25,7 +26,7 @@ def lrelu(x: Tensor) -> Tensor:
 
 def conv3(cin: int, cout: int, stride: int = 1) -> nn.Conv2d:
     """3x3 convolution, padding 1."""
-    return nn.Conv2d(cin, cout, 3, stride, 1)
+    return Conv3x3(cin, cout) if stride == 1 else nn.Conv2d(cin, cout, 3, stride, 1)
 
 
 class LinearAttention(nn.Module):
