@@ -27,8 +27,8 @@ def orthogonality(a: Tensor, b: Tensor, official: bool = False) -> Tensor:
     with torch.autocast(a.device.type, enabled=False):
         a, b = _directions(a.float()), _directions(b.float())
         # ‖Âᵀ B̂‖² = Σ (Â Âᵀ) ∘ (B̂ B̂ᵀ): B x B numbers instead of d x d.
-        squares = ((a @ a.T) * (b @ b.T)).sum()
-        return squares / ((a.shape[1] * b.shape[1]) if official else len(a) ** 2)
+        squares: Tensor = ((a @ a.T) * (b @ b.T)).sum()
+        return squares / (a.shape[1] * b.shape[1] if official else len(a) ** 2)
 
 
 def _directions(x: Tensor) -> Tensor:

@@ -182,21 +182,15 @@ class PCL(Method):
         return l_rec, l_orth
 
     def face_loss(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Step (b): contrast of two crops from different quadrants of ``(B, 3, S, S)``."""
-        with torch.no_grad():
-            crops = torch.cat(quadrant_crops(images, generator, self.config.crop))
-            views = self._view(crops, generator)
-        q = self.mlp_f(self.backbone.face_code(views))
+        """Step (b): contrast of two crops of each of ``images`` ``(B, 3, S, S)`` in [-1, 1]."""
+        q = self.mlp_f(self.backbone.face_code(self.face_views(images, generator)))
         mix = draw_mixing(len(q), len(q) - 2, self.config.beta, q)
         return face_contrast(q, self.config.temperature, *mix)
 
     def pose_loss(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Step (c): contrast of two views of ``(n, 3, S, S)`` with views of the mirror image."""
+        """Step (c): contrast of views of ``images`` ``(n, 3, S, S)`` with mirrored ones."""
         c, n = self.config, len(images)
-        with torch.no_grad():
-            twice, mirrors = images.repeat(2, 1, 1, 1), images.flip(-1).repeat(c.negatives, 1, 1, 1)
-            views = self._view(torch.cat([twice, mirrors]), generator)
-        z_p = self.backbone.pose_code(views)
+        z_p = self.backbone.pose_code(self.pose_views(images, generator))
         if c.batch_norm == "official":
             q, v = self.mlp_p(z_p[: 2 * n]), self.mlp_p(z_p[2 * n :])
         else:
@@ -204,8 +198,21 @@ class PCL(Method):
         mix = draw_mixing(n, c.negatives, c.beta, q)
         return pose_contrast(q, mirror_rows(v, n, c.pose_negatives), c.temperature, *mix)
 
-    def _view(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        return (draw_view(images, generator, self.view_settings) + 1) / 2
+    @torch.no_grad()
+    def face_views(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Return crops of different quadrants, changed as views: ``(2B, 3, S, S)`` in [0, 1]."""
+        crops = torch.cat(quadrant_crops(images, generator, self.config.crop))
+        return (draw_view(crops, generator, self.view_settings) + 1) / 2
+
+    @torch.no_grad()
+    def pose_views(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Return two views of each image, then K of each mirror image: ``((2 + K)n, 3, S, S)``.
+
+        In [0, 1]; the images come view by view.
+        """
+        mirrors = images.flip(-1).repeat(self.config.negatives, 1, 1, 1)
+        whole = torch.cat([images.repeat(2, 1, 1, 1), mirrors])
+        return (draw_view(whole, generator, self.view_settings) + 1) / 2
 
     def _draw(self, z_f: Tensor, z_p: Tensor) -> Tensor:
         """R(z_f, z_p), on [0, 1] unless ``output`` is official."""
