@@ -27,13 +27,13 @@ def orthogonality(a: Tensor, b: Tensor, official: bool = False) -> Tensor:
     with torch.autocast(a.device.type, enabled=False):
         a, b = _directions(a.float()), _directions(b.float())
         # ‖Âᵀ B̂‖² = Σ (Â Âᵀ) ∘ (B̂ B̂ᵀ): B x B numbers instead of d x d.
-        squares: Tensor = ((a @ a.T) * (b @ b.T)).sum()
+        squares = ((a @ a.T) * (b @ b.T)).sum()
         return squares / (a.shape[1] * b.shape[1] if official else len(a) ** 2)
 
 
 def _directions(x: Tensor) -> Tensor:
     x = x - x.mean(0, keepdim=True)
-    return x / (x.norm(dim=1, keepdim=True).detach() + 1e-6)
+    return x / (torch.linalg.vector_norm(x, dim=1, keepdim=True).detach() + 1e-6)
 
 
 def draw_mixing(rows: int, negatives: int, beta: float, like: Tensor) -> tuple[Tensor, Tensor]:
