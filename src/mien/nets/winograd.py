@@ -38,7 +38,7 @@ class Conv3x3(nn.Conv2d):
             and x.shape[-2] % 2 == x.shape[-1] % 2 == 0
             and len(x) * x.shape[-2] * x.shape[-1] >= _PLACES
             and not torch.is_autocast_enabled("cpu")
-            and not torch.jit.is_tracing()  # type: ignore[no-untyped-call]
+            and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         ):
             y: Tensor = _Winograd.apply(x, w, self.bias)  # type: ignore[no-untyped-call]
             return y
@@ -103,17 +103,17 @@ def _tiles(x: Tensor) -> Tensor:
     padded = x.new_zeros(b, h + 2, w + 2, c)
     padded[:, 1:-1, 1:-1] = x.permute(0, 2, 3, 1)
     rows = x.new_empty(4, b, h // 2, w + 2, c)
-    _difference(*(padded[:, i : h + i : 2] for i in range(4)), rows)
+    _difference([padded[:, i : h + i : 2] for i in range(4)], rows)
     v = x.new_empty(4, 4, b, h // 2, w // 2, c)
-    _difference(*(rows[:, :, :, i : w + i : 2] for i in range(4)), v)
+    _difference([rows[:, :, :, i : w + i : 2] for i in range(4)], v)
     return v.view(16, -1, c)
 
 
-def _difference(a: Tensor, b: Tensor, c: Tensor, d: Tensor, out: Tensor) -> None:
-    torch.sub(a, c, out=out[0])
-    torch.add(b, c, out=out[1])
-    torch.sub(c, b, out=out[2])
-    torch.sub(b, d, out=out[3])
+def _difference(d: list[Tensor], out: Tensor) -> None:
+    torch.sub(d[0], d[2], out=out[0])
+    torch.add(d[1], d[2], out=out[1])
+    torch.sub(d[2], d[1], out=out[2])
+    torch.sub(d[1], d[3], out=out[3])
 
 
 def _input_gradient(v: Tensor, shape: torch.Size) -> Tensor:

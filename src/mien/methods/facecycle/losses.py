@@ -65,12 +65,12 @@ def margin(mean_face: Tensor, neutral: Tensor, official: bool) -> Tensor:
 
 
 def focus(flow: Tensor) -> Tensor:
-    """Weights ``(1, 1, h, w)`` of mean 1 for errors of ``flow`` (ours): five times at the features.
+    """Weights ``(1, 1, h, w)`` of mean 1 for errors of ``flow`` (ours): ten times at the features.
 
     Beyond the features the flow is little more than a guess, and expressions are small there.
     """
     grid = base_grid(flow.shape[-2], flow.shape[-1], flow)
     at = torch.tensor(_FEATURES, dtype=flow.dtype, device=flow.device)[:, :, None, None]
     distance = (grid - at).square().sum(1).amin(0)
-    weight = 1 + 4 * torch.exp(-distance / (2 * _REACH**2))
+    weight = 1 + 9 * torch.exp(-distance / (2 * _REACH**2))
     return (weight / weight.mean())[None, None]

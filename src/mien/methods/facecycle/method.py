@@ -141,13 +141,16 @@ class FaceCycle(Method):
         return PairSampler(caches, settings, batch_size // 2, seed, rank)
 
     def optimisers(self, learning_rate: float) -> dict[str, optim.Optimizer]:
-        """Adam; betas (0.5, 0.999) in the first stage, (0.5, 0.9) in the second (published)."""
+        """Adam; betas (0.5, 0.999) in the first stage, (0.5, 0.9) in the second (published).
+
+        The warm-up, where no network plays against another, has the usual (0.9, 0.999).
+        """
         nets: tuple[nn.Module, ...] = (self.e_exp, self.flow, self.g)
-        beta2 = 0.999
+        betas = (0.9 if self.config.direct_only else 0.5, 0.999)
         if self.stage == "identity":
-            nets, beta2 = (self.e_id, self.n), 0.9
+            nets, betas = (self.e_id, self.n), (0.5, 0.9)
         parameters = [p for net in nets for p in net.parameters() if p.requires_grad]
-        return {self.stage: optim.Adam(parameters, learning_rate, (0.5, beta2), fused=True)}
+        return {self.stage: optim.Adam(parameters, learning_rate, betas, fused=True)}
 
     def step(self, batch: Batch, update: Update) -> dict[str, float]:
         """Losses of the stage in the order of the specification (§1.4, §1.5), one update."""
