@@ -33,7 +33,8 @@ def orthogonality(a: Tensor, b: Tensor, official: bool = False) -> Tensor:
 
 def _directions(x: Tensor) -> Tensor:
     x = x - x.mean(0, keepdim=True)
-    return x / (torch.linalg.vector_norm(x, dim=1, keepdim=True).detach() + 1e-6)
+    length: Tensor = torch.linalg.vector_norm(x.detach(), dim=1, keepdim=True)
+    return x / (length + 1e-6)
 
 
 def draw_mixing(rows: int, negatives: int, beta: float, like: Tensor) -> tuple[Tensor, Tensor]:
