@@ -7,6 +7,8 @@ takes that share out of a face's own landmarks and leaves what is its own.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,6 +17,7 @@ from mien.faces.face import Array
 from mien.files.errors import TableError
 
 _DEAD = 0.1  # weaker units are as much the person's features as an expression
+_DEAD_PITCH = 8.0  # degrees; less is as much the framing of the picture as the head
 _RESTING = 0.05  # of smile and open jaw: where faces rest
 _SHRINK_UNITS = 1 / 60  # ridge penalties, for each row
 _SHRINK_POSE = 1 / 2000
@@ -60,8 +63,13 @@ class NeutralShape:
 
     def _causes(self, units: Array, pose: Array) -> NDArray[np.float64]:
         """Return what moves landmarks ``(N, 29)``; zero for a resting, frontal face."""
-        shown = units - self._rest
-        shown = np.sign(shown) * np.maximum(np.abs(shown) - _DEAD, 0)
-        yaw, pitch, roll = np.sin(np.radians(pose - self._level)).T
+        shown = _beyond(units - self._rest, _DEAD)
+        turn = pose - self._level
+        turn[:, 1] = _beyond(turn[:, 1], _DEAD_PITCH)
+        yaw, pitch, roll = np.sin(np.radians(turn)).T
         turned = [yaw, pitch, roll, yaw**2, pitch**2, yaw * pitch]
         return np.concatenate([shown, np.stack(turned, 1)], 1)
+
+
+def _beyond(value: NDArray[Any], dead: float) -> NDArray[np.float64]:
+    return np.asarray(np.sign(value) * np.maximum(np.abs(value) - dead, 0))
