@@ -6,7 +6,7 @@ import torch
 from mien.files.errors import ConfigError, WeightsError
 from mien.methods.base import config_from
 from mien.methods.facecycle import FaceCycle
-from mien.methods.facecycle.losses import gram, gram_loss, margin, symmetry
+from mien.methods.facecycle.losses import focus, gram, gram_loss, margin, symmetry
 from mien.methods.facecycle.networks import (
     Encoder,
     FlowDecoder,
@@ -160,6 +160,40 @@ def test_motion_step_trains_its_networks():
     assert all(v == v for v in first.values())  # no NaN
     moved = {k.split(".")[0] for k, v in method.state_dict().items() if not v.equal(before[k])}
     assert moved == {"e_exp", "flow", "g"}
+
+
+def test_warm_networks_may_learn_more_slowly_than_the_generator():
+    """Adam's first step is as long as the learning rate, wherever a gradient is not tiny."""
+    method = small("motion", flow_rate=0.1)
+    before = {k: v.clone() for k, v in method.state_dict().items()}
+    trained_step(method)
+    for name, longest in (("e_exp", 1e-4), ("flow", 1e-4), ("g", 1e-3)):
+        moved = max(
+            (v - before[k]).abs().max().item()
+            for k, v in method.state_dict().items()
+            if k.startswith(f"{name}.")
+        )
+        assert moved == pytest.approx(longest, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("stage", "settings", "betas"),
+    [
+        ("motion", {}, (0.5, 0.999)),
+        ("motion", {"direct_only": True}, (0.9, 0.999)),
+        ("identity", {}, (0.5, 0.9)),
+    ],
+)
+def test_momenta_of_the_stages(stage, settings, betas):
+    assert small(stage, **settings).optimisers(1e-3)[stage].param_groups[0]["betas"] == betas
+
+
+def test_focus_weighs_the_features_and_keeps_the_mean():
+    weight = focus(torch.zeros(1, 2, 16, 16))
+    assert weight.shape == (1, 1, 16, 16)
+    assert weight.mean() == pytest.approx(1.0, abs=1e-5)
+    assert weight[0, 0, 12, 8] > 5 * weight[0, 0, 0, 0]  # the mouth and a corner
+    assert weight[0, 0].flip(-1).allclose(weight[0, 0], atol=1e-5)
 
 
 def test_identity_step_moves_only_its_networks_and_the_mean_face():

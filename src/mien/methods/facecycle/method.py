@@ -27,6 +27,7 @@ Deviations from the publication, all by switch:
   all at eyes and mouth. It is known for neutral and frontal faces (by exact labels of renders or,
   with ``pairs.resting``, by a photo's landmarks) and, with ``pairs.guided``, estimated for every
   face from its landmarks, action units and pose: then the training is no longer free of labels.
+- ``flow_rate`` (ours): after a warm-up G learns faster than the networks that are warm.
 - ``swap_codes`` (ours): c_id of one picture of a pair rebuilds the other one, so that it cannot
   hold what differs between them.
 """
@@ -77,6 +78,7 @@ class FaceCycle(Method):
         symmetry: float = 1.5
         anchor: float = 0.0  # ours: where the flow to the neutral face is known, f is that flow
         known_flow: float = 0.0  # ours: pairs made by a known warp are joined by that warp
+        flow_rate: float = 1.0  # ours: learning rate of E_exp and FlowDec over that of G
         gram_every: int = 1  # rows that L_perc looks at
         direct_only: bool = False  # ours: the terms of stage ``motion`` that need no G
         identity_from_expression: bool = False  # ours: E_id starts from E_exp
@@ -145,12 +147,16 @@ class FaceCycle(Method):
 
         The warm-up, where no network plays against another, has the usual (0.9, 0.999).
         """
-        nets: tuple[nn.Module, ...] = (self.e_exp, self.flow, self.g)
-        betas = (0.9 if self.config.direct_only else 0.5, 0.999)
+        c = self.config
+        nets: dict[nn.Module, float] = {self.e_exp: c.flow_rate, self.flow: c.flow_rate, self.g: 1}
+        betas = (0.9 if c.direct_only else 0.5, 0.999)
         if self.stage == "identity":
-            nets, betas = (self.e_id, self.n), (0.5, 0.9)
-        parameters = [p for net in nets for p in net.parameters() if p.requires_grad]
-        return {self.stage: optim.Adam(parameters, learning_rate, betas, fused=True)}
+            nets, betas = {self.e_id: 1, self.n: 1}, (0.5, 0.9)
+        groups = [
+            {"params": [p for p in net.parameters() if p.requires_grad], "lr": learning_rate * rate}
+            for net, rate in nets.items()
+        ]
+        return {self.stage: optim.Adam(groups, learning_rate, betas, fused=True)}
 
     def step(self, batch: Batch, update: Update) -> dict[str, float]:
         """Losses of the stage in the order of the specification (§1.4, §1.5), one update."""
