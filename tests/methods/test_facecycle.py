@@ -207,6 +207,17 @@ def test_identity_step_moves_only_its_networks_and_the_mean_face():
     )
 
 
+def test_the_warm_up_of_the_identity_needs_no_generator(monkeypatch):
+    method = small("identity", direct_only=True)
+    monkeypatch.setattr(method.g, "forward", lambda *_: pytest.fail("G was asked"))
+    before = {k: v.clone() for k, v in method.state_dict().items()}
+    first = trained_step(method)
+    assert first["loss"] > 0
+    moved = {k.split(".")[0] for k, v in method.state_dict().items() if not v.equal(before[k])}
+    assert moved == {"e_id", "n", "mean_image"}
+    assert method.preview(batch()).shape[1] == 4 * 64  # no generator either
+
+
 def test_mean_face_of_a_batch_is_the_same_for_every_row(monkeypatch):
     method = small("identity").eval()
     seen = {}

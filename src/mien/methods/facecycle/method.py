@@ -18,9 +18,9 @@ Deviations from the publication, all by switch:
 - ``perceptual``: where VGG-19's ImageNet weights are absent, L_perc uses the project's landmark
   network; G and N start from their own random stem, which is trained with them.
 - ``gram_every`` k: L_perc looks at every k-th row of a batch (same expectation, less work).
-- ``direct_only`` (ours): a warm-up with the terms of L that need no G (r_dd, Sym(w)), many times
-  faster; what it trains starts the stage ``motion``. ``identity_from_expression`` (ours): E_id
-  starts from E_exp, which has the same layers.
+- ``direct_only`` (ours): a warm-up of either stage with the terms of L that need no G, many times
+  faster; what it trains starts the stage itself. ``identity_from_expression`` (ours): E_id starts
+  from E_exp, which has the same layers.
 - ``known_flow`` > 0 (ours): where both pictures of a pair were made from one by warps of our own,
   the way from one over the neutral face to the other, f~ + f(p + f~), must be that warp.
 - ``anchor`` > 0 (ours): where the flow to the neutral face is known, f must be that flow, most of
@@ -80,7 +80,7 @@ class FaceCycle(Method):
         known_flow: float = 0.0  # ours: pairs made by a known warp are joined by that warp
         flow_rate: float = 1.0  # ours: learning rate of E_exp and FlowDec over that of G
         gram_every: int = 1  # rows that L_perc looks at
-        direct_only: bool = False  # ours: the terms of stage ``motion`` that need no G
+        direct_only: bool = False  # ours: the terms of a stage that need no G
         identity_from_expression: bool = False  # ours: E_id starts from E_exp
         swap_codes: bool = False  # ours: c_id of a picture rebuilds its partner
         perceptual: str = "landmarks"  # or the path of torchvision's vgg19-*.pth, or "none"
@@ -242,22 +242,27 @@ class FaceCycle(Method):
         return losses | {"loss": total, "flow": f.detach().abs().mean()}, total
 
     def identity_losses(self, x: Tensor, code_x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Stage 2 (§1.5). E_exp, FlowDec and G are frozen; gradients still pass through G."""
+        """Stage 2 (§1.5). E_exp, FlowDec and G are frozen; gradients still pass through G.
+
+        With ``direct_only`` (ours) the neutral face is the warped image, and r is left out.
+        """
         c = self.config
         with torch.no_grad():
             f, f_inv = self.flow(self.e_exp(x))
-            n = self.g(x, f)
+            n = warp(x, f) if c.direct_only else self.g(x, f)
         code = self.e_id(code_x)
         m_i = self.n(n, "denorm", code)
         m = m_i.mean(0, keepdim=True).expand_as(m_i)  # all identity must flow through c_id
         n_hat = self.n(m, "renorm", _exchange(code) if c.swap_codes else code)
-        d = warp(n_hat, f_inv)
-        r = self.g(n_hat, f_inv)
+        rebuilt = [(0.8, warp(n_hat, f_inv))]  # weight and picture: d
+        if not c.direct_only:
+            rebuilt.append((1.0, self.g(n_hat, f_inv)))  # r
 
-        l_pix = l1(r, x) + 0.8 * l1(d, x) + l1(n_hat, n)
-        l_perc = self._gram([d, r], x)
-        s_r, s_d = self._dissimilarity(x, [r, d])
-        l_ssim = s_r + 0.8 * s_d
+        pictures = [y for _, y in rebuilt]
+        l_pix = sum((weight * l1(y, x) for weight, y in rebuilt), l1(n_hat, n))
+        l_perc = self._gram(pictures, x)
+        unlike = self._dissimilarity(x, pictures)
+        l_ssim = torch.stack([w * s for (w, _), s in zip(rebuilt, unlike, strict=True)]).sum()
         l_sym = symmetry(n_hat)
         l_mar = margin(m, n, c.margin == "official")
         total = c.pixel * l_pix + c.gram * l_perc + c.ssim * l_ssim + c.symmetry * l_sym + l_mar
@@ -307,17 +312,19 @@ class FaceCycle(Method):
         x = self.normalise(torch.cat([x0, x1]))
         f, f_inv = self.flow(self.e_exp(x))
         rows = [x, warp(x, f)]
-        n = self.g(x, f)
-        if self.config.direct_only:
-            rows += [_exchange(x), warp(_exchange(rows[1]), f_inv)]
-        elif self.stage == "motion":
-            rows += [n, _exchange(x), self.g(_exchange(n), f_inv), self.g(x, None)]
-        else:
+        direct = self.config.direct_only
+        n = rows[1] if direct else self.g(x, f)
+        if self.stage == "identity":
             code = self.e_id(x)
             m = self.n(n, "denorm", code)
             shared = m.mean(0, keepdim=True).expand_as(m)
             n_hat = self.n(shared, "renorm", code)
-            rows += [n, m, n_hat, self.g(n_hat, f_inv), self.n(shared, "renorm", code.roll(1, 0))]
+            r = warp(n_hat, f_inv) if direct else self.g(n_hat, f_inv)
+            rows += [n, m, n_hat, r, self.n(shared, "renorm", code.roll(1, 0))]
+        elif direct:
+            rows += [_exchange(x), warp(_exchange(n), f_inv)]
+        else:
+            rows += [n, _exchange(x), self.g(_exchange(n), f_inv), self.g(x, None)]
         self.train(training)
         return _grid([self.denormalise(row[: len(x0)]) for row in rows])
 
