@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from mien.files.errors import ConfigError
 from mien.methods.base import config_from, method_class
 from mien.methods.byol import BYOL, regression
-from mien.methods.moco import MoCo
+from mien.methods.moco import MoCo, queue_contrast
 from mien.methods.pcl.networks import Trunk
 from mien.methods.simclr import SimCLR, nt_xent
 from mien.methods.simsiam import SimSiam, spread
@@ -150,6 +150,26 @@ def test_nt_xent_by_hand():
     assert nt_xent(z, 0.5).item() == pytest.approx(total / 6, rel=1e-5)
     equal = torch.ones(6, 5)
     assert nt_xent(equal, 0.5).item() == pytest.approx(math.log(5))
+
+
+def test_queue_contrast_by_hand():
+    torch.manual_seed(0)
+    q, k, queue = (torch.randn(n, 5) for n in (3, 3, 4))
+    k, queue = F.normalize(k, dim=1), F.normalize(queue, dim=1)
+    total = 0.0
+    for i in range(3):
+        cosines = F.cosine_similarity(q[i][None], torch.cat([k[i][None], queue]), dim=1) / 0.2
+        total += float(cosines.logsumexp(0) - cosines[0])
+    assert queue_contrast(q, k, queue, 0.2).item() == pytest.approx(total / 3, rel=1e-5)
+
+
+def test_contrasts_are_computed_in_full_precision():
+    z, queue = torch.randn(6, 5), F.normalize(torch.randn(4, 5), dim=1)
+    key = F.normalize(z, dim=1)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert nt_xent(z, 0.1).dtype == torch.float32
+        mixed = nt_xent(z, 0.1), queue_contrast(z, key, queue, 0.1)
+    assert mixed == (nt_xent(z, 0.1), queue_contrast(z, key, queue, 0.1))
 
 
 def test_moco_compares_with_the_queue_and_moves_it_on():

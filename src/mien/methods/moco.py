@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mien.methods.base import Batch, Update, register
+from mien.methods.pcl.losses import info_nce
 from mien.methods.two_views import TwoViews, follow, mlp
 
 
@@ -45,14 +46,12 @@ class MoCo(TwoViews):
     def step(self, batch: Batch, update: Update) -> dict[str, float]:
         """One update by InfoNCE over one positive key and the queue, then the queue moves on."""
         view_q, view_k = self.two_views(batch["image"]).chunk(2)
-        q = F.normalize(self.projector(self.represent(view_q)).float(), dim=1)
+        q = self.projector(self.represent(view_q))
         online = nn.Sequential(self.trunk, nn.Flatten(), self.projector)
         follow(self.keys, online, self.config.momentum)
         with torch.no_grad():
             k = F.normalize(self.keys(view_k).float(), dim=1)
-        logits = torch.cat([(q * k).sum(1, keepdim=True), q @ self.queue.T], 1)
-        target = torch.zeros(len(q), dtype=torch.int64, device=q.device)
-        loss = F.cross_entropy(logits / self.config.temperature, target)
+        loss = queue_contrast(q, k, self.queue, self.config.temperature)
         update(self.name, loss)
         self.enqueue(k)
         return {"loss": loss.item()}
@@ -64,3 +63,13 @@ class MoCo(TwoViews):
         rows = (self.place + torch.arange(len(keys), device=keys.device)) % len(self.queue)
         self.queue[rows] = keys
         self.place.copy_((self.place + len(keys)) % len(self.queue))
+
+
+def queue_contrast(q: Tensor, k: Tensor, queue: Tensor, temperature: float) -> Tensor:
+    """InfoNCE of queries ``(B, D)`` over their keys ``(B, D)`` and a queue ``(K, D)`` of others.
+
+    Keys and queue are normalised, queries are not.
+    """
+    with torch.autocast(q.device.type, enabled=False):  # cosines over a small temperature
+        q = F.normalize(q.float(), dim=1)
+        return info_nce((q * k).sum(1), q @ queue.T, temperature)

@@ -41,8 +41,9 @@ class SimCLR(TwoViews):
 
 def nt_xent(z: Tensor, temperature: float) -> Tensor:
     """Eq. 1, mean over all views: rows i and B + i of ``(2B, D)`` are views of one image."""
-    z = F.normalize(z.float(), dim=1)
-    logits = z @ z.T / temperature
-    logits = logits.masked_fill(torch.eye(len(z), dtype=torch.bool, device=z.device), -torch.inf)
-    partner = torch.arange(len(z), device=z.device).roll(len(z) // 2)
-    return F.cross_entropy(logits, partner)
+    with torch.autocast(z.device.type, enabled=False):  # cosines over a small temperature
+        z = F.normalize(z.float(), dim=1)
+        itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
+        logits = (z @ z.T / temperature).masked_fill(itself, -torch.inf)
+        partner = torch.arange(len(z), device=z.device).roll(len(z) // 2)
+        return F.cross_entropy(logits, partner)
