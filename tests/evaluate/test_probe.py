@@ -3,7 +3,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mien.evaluate.probe import bootstrap_interval, confusion, fit_probe
+from mien.evaluate.probe import (
+    RIDGE_STRENGTHS,
+    best_f1,
+    bootstrap_interval,
+    confusion,
+    fit_labels,
+    fit_probe,
+    fit_ridge,
+)
 
 
 def _clouds(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -69,3 +77,73 @@ def test_bootstrap_interval_has_the_binomials_width() -> None:
     assert (high - low) / 2 == pytest.approx(1.96 * 0.5 / 3589**0.5, rel=0.05)
     assert bootstrap_interval(correct) == (low, high)
     assert bootstrap_interval(np.ones(10, bool)) == (1.0, 1.0)
+
+
+def _numbers(seed: int, n: int, d: int = 12) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, d)) * np.arange(1, d + 1)
+    y = np.stack([x[:, 0] * 3 + 5, x[:, 1] - x[:, 2] + 0.1 * rng.normal(size=n)], 1)
+    return x.astype(np.float32), y
+
+
+@pytest.mark.parametrize(("n", "d"), [(200, 12), (30, 80)], ids=["primal", "dual"])
+@pytest.mark.parametrize("strength", [0.01, 1.0])
+def test_ridge_is_scikit_learns(n: int, d: int, strength: float) -> None:
+    from sklearn.linear_model import Ridge
+    from sklearn.preprocessing import StandardScaler
+
+    x, y = _numbers(0, n, d)
+    z, true = _numbers(1, 40, d)
+    found = fit_ridge(x, y, z, true, strengths=(strength,))
+    scaler = StandardScaler().fit(x)
+    other = Ridge(alpha=strength * n).fit(scaler.transform(x), y)
+    assert found.predict(z) == pytest.approx(other.predict(scaler.transform(z)), abs=2e-2)
+    assert found.strength == strength
+
+
+def test_ridge_takes_the_strength_that_validation_likes() -> None:
+    x, y = _numbers(0, 60, 40)
+    z, true = _numbers(1, 500, 40)
+    found = fit_ridge(x, y, z, true)
+    assert found.tried[found.strength] == max(found.tried.values())
+    assert found.tried[found.strength] > 0.9
+    assert len(found.tried) == len(RIDGE_STRENGTHS)
+
+
+def test_labels_are_scikit_learns_logistic_regressions() -> None:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 5)).astype(np.float32) * (1, 2, 3, 4, 5)
+    y = (x[:, :2] + rng.normal(size=(300, 2)) > (0, 2)).astype(np.float32)
+    y[::7, 1] = np.nan
+    found = fit_labels(x, y, x, y, strengths=(0.01,))
+    scaled = StandardScaler().fit(x).transform(x)
+    logits = found.logits(x)
+    for k in range(2):
+        known = ~np.isnan(y[:, k])
+        model = LogisticRegression(C=1 / (0.01 * known.sum()), tol=1e-8)
+        model.fit(scaled[known], y[known, k])
+        assert logits[:, k] == pytest.approx(model.decision_function(scaled), abs=2e-2)
+
+
+def test_best_f1_is_the_best_of_all() -> None:
+    from sklearn.metrics import f1_score
+
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        scores = np.round(rng.normal(size=40), 1)
+        labels = (scores + rng.normal(size=40) > 0.5).astype(float)
+        labels[:5] = np.nan
+        threshold, found = best_f1(scores, labels)
+        truth, own = labels[5:], scores[5:]
+        assert found == pytest.approx(f1_score(truth, own > threshold))
+        grid = [f1_score(truth, own > t) for t in np.unique(own)[:-1]]
+        assert found == pytest.approx(max(grid))
+
+
+def test_best_f1_without_a_positive() -> None:
+    threshold, found = best_f1(np.array([0.1, 0.2]), np.array([0.0, np.nan]))
+    assert threshold == np.inf
+    assert found == 0

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mien.evaluate.encoders import Encoder
 
 CACHE_BYTES = 4 << 30
+_BLOCK = 1024
 _HALF_MAX = 6e4
 _VERSION = 1
 
@@ -58,7 +59,8 @@ def embed(
 
     Args:
         encoder: Gets uint8 ``(B, S, S, 3)`` with S its ``input_size``.
-        crops: uint8 ``(N, R, R, 3)`` or grey ``(N, R, R)``.
+        crops: uint8 ``(N, R, R, 3)`` or grey ``(N, R, R)``; only slices of it are read, so that it
+            may be a memory-mapped file.
         flip: Average the embeddings of each picture and its mirror image.
         batch_size: Crops in a call.
         cache: Folder of the cache; None keeps nothing.
@@ -70,7 +72,8 @@ def embed(
     key = hashlib.sha256(
         json.dumps([_VERSION, encoder.key, encoder.input_size, flip, crops.shape]).encode()
     )
-    key.update(np.ascontiguousarray(crops).data)
+    for start in range(0, len(crops), _BLOCK):
+        key.update(np.ascontiguousarray(crops[start : start + _BLOCK]).data)
     file = cache / f"{key.hexdigest()}.npy" if cache and encoder.key else None
     if file is not None and file.is_file():
         os.utime(file)
@@ -79,7 +82,8 @@ def embed(
     bar = tqdm(total=len(crops), unit="img", desc=encoder.name, disable=not progress, leave=False)
     with bar:
         for start in range(0, len(crops), batch_size):
-            batch = to_rgb(resize(crops[start : start + batch_size], encoder.input_size))
+            block = np.ascontiguousarray(crops[start : start + batch_size])
+            batch = to_rgb(resize(block, encoder.input_size))
             out = encoder(batch)
             if flip:
                 out = (out + encoder(np.ascontiguousarray(batch[:, :, ::-1]))) * np.float32(0.5)
