@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mien.evaluate.encoders import Encoder, encoder
-from mien.evaluate.lfw import Lfw, best_threshold, cosine, curve, verify
+from mien.evaluate.lfw import Lfw, best_threshold, cosine, curve, tar_intervals, verify
 from mien.evaluate.task import Settings
 from mien.files.errors import ConfigError, TableError
 
@@ -60,8 +60,28 @@ def test_the_curve_agrees_with_scikit_learn() -> None:
     far, tar, _ = roc_curve(same, scores)
     assert found["auc"] == pytest.approx(roc_auc_score(same, scores))
     assert found["tar"] == pytest.approx(tar[far <= 0.01].max())
+    assert found["tar_at"]["0.01"] == found["tar"]
+    assert found["tar_at"]["0.001"] == pytest.approx(tar[far <= 0.001].max())
     assert found["roc"][0] == [0, 0]
     assert found["roc"][-1] == [1, 1]
+
+
+def test_the_interval_of_true_accepts() -> None:
+    rng = np.random.default_rng(0)
+    same = np.arange(4000) % 2 == 0
+    scores = rng.normal(size=4000) + 3 * same
+    ends = tar_intervals(scores, same, repeats=300)
+    points = curve(scores, same)["tar_at"]
+    for rate, (low, high) in ends.items():
+        assert low < points[rate] < high
+    # Fewer false accepts are allowed: a smaller rate that is known less well.
+    assert np.ptp(ends["0.001"]) > np.ptp(ends["0.01"])
+    assert tar_intervals(scores, same, repeats=300) == ends
+
+
+def test_the_interval_of_a_perfect_score() -> None:
+    same = np.arange(200) % 2 == 0
+    assert tar_intervals(same.astype(float), same, repeats=20)["0.001"] == [1, 1]
 
 
 def _persons(folds: int = 4, pairs: int = 30, noise: float = 0.5, drowned: bool = True):

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +81,71 @@ def test_without_matplotlib_the_report_is_still_written(
     monkeypatch.setattr(figures, "have_matplotlib", lambda: False)
     _evaluate(lfw_folder.parent, ["pixels,size=16"], ("lfw",), out=tmp_path / "out")
     assert sorted(f.name for f in (tmp_path / "out").iterdir()) == ["report.json", "report.md"]
+
+
+def _tables(table: Path, encoders: list, tasks: tuple[str, ...], **more):
+    return evaluate(encoders, tasks, tables=[table], cache=False, progress=False, **more)
+
+
+def test_labels_of_a_table(coded_table: Path, tmp_path: Path, reads: Callable) -> None:
+    out = tmp_path / "out"
+    tasks = ("expression", "pose", "action-units")
+    encoders = [reads("yaw"), reads("units")]
+    report = _tables(coded_table, encoders, tasks, out=out, tsne=["expression"], knn=True, folds=3)
+    text = report.markdown()
+    heading = text.splitlines()[0]
+    for column in ("expression %", "yaw MAE° (R²)", "action units, mean F1 %"):
+        assert column in heading
+    assert "published" not in text  # nothing is published on a table of one's own
+    assert "F1 % of each unit:" in text
+    assert "nearest neighbours" in text
+    assert "3 folds of whole persons" in text
+    read = json.loads((out / "report.json").read_text())
+    fingerprints = {r["data"]["fingerprint"] for r in read["results"]}
+    assert len(fingerprints) == 1
+    names = [f.name for f in out.glob("*.png")]
+    for start, count in (("expression-", 2), ("pose-", 2), ("tsne-", 2), ("action-units.png", 1)):
+        assert sum(name.startswith(start) for name in names) == count, start
+    assert len(names) == 7
+
+
+def test_few_labels_are_in_the_report(fer_folder: Path) -> None:
+    report = _evaluate(fer_folder.parent, ["hog,size=48"], ("fer2013",), few_labels=True, knn=True)
+    details = report.results[0].details
+    assert set(details["few_labels"]) == {"0.01", "0.1"}
+    (row,) = [line for line in report.markdown().splitlines() if "| fer2013 |" in line]
+    assert f"{100 * details['knn']['accuracy']:.2f} (k = " in row
+    assert f"{100 * report.results[0].value:.2f}" in row
+
+
+def test_rates_are_in_the_report(lfw_folder: Path) -> None:
+    text = _evaluate(lfw_folder.parent, ["hog"], ("lfw",)).markdown()
+    assert "TAR at FAR 0.1 %" in text
+
+
+def test_the_probe_of_a_paper_is_told(fer_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mien.evaluate import official
+
+    short = {k: dataclasses.replace(v, epochs=2) for k, v in official.EXPRESSION.items()}
+    monkeypatch.setattr("mien.evaluate.classify.EXPRESSION", short)
+    report = _evaluate(fer_folder.parent, ["hog,size=48"], ("fer2013",), protocol="pcl")
+    assert "probe of pcl" in report.markdown()
+    assert "best test epoch" in report.results[0].settings["protocol"]
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"tasks": ("pose",)}, "--table"),
+        ({"tasks": ("lfw",)}, "needs --data"),
+        ({"tasks": ("lfw",), "protocol": "plc"}, "did you mean 'pcl'"),
+        ({"tasks": ("lfw",), "folds": 1}, "2 or more"),
+        ({"tasks": ("lfw",), "tsne": ["yaw"]}, "--out"),
+    ],
+)
+def test_what_is_missing_is_told(more: dict, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        evaluate(["hog"], cache=False, progress=False, **more)
 
 
 def test_clean_is_told(fer_folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,11 +16,12 @@ from tqdm import tqdm
 
 from mien.data.readers.fer2013 import Fer2013 as Reader
 from mien.evaluate.cache import embed
+from mien.evaluate.classify import class_details, classify, protocol_words
 from mien.evaluate.encoders import Encoder
 from mien.evaluate.pca import fit_pca
 from mien.evaluate.pictures import fingerprint, read_pictures, to_rgb
-from mien.evaluate.probe import Labels, bootstrap_interval, confusion, fit_probe
-from mien.evaluate.task import Result, Settings
+from mien.evaluate.probe import Labels, bootstrap_interval
+from mien.evaluate.task import Result, Settings, percent
 from mien.faces.align import crop_to_photo, warp
 from mien.faces.face import Array, Image
 from mien.faces.landmarks import Landmarker
@@ -44,6 +46,8 @@ class Fer2013:
     name: ClassVar[str] = "fer2013"
     factor: ClassVar[str] = "expression"
     published: ClassVar[dict[str, float]] = {"FaceCycle": 48.76, "FAb-Net": 46.98, "TCAE": 45.05}
+    headings: ClassVar[tuple[str, ...]] = ("FER-2013 %",)
+    published_column: ClassVar[int] = 0
 
     crops: Image
     labels: Labels
@@ -139,18 +143,15 @@ class Fer2013:
         train, validation, test = keep, self.split == 1, self.split == 2
         if encoder.pca and encoder.pca < dims:
             values = fit_pca(values[train], encoder.pca, settings.seed)(values)
-        probe = fit_probe(
-            values[train],
-            self.labels[train],
-            values[validation],
-            self.labels[validation],
-            classes=len(EXPRESSIONS),
-            progress=progress,
+        predicted, found = classify(
+            (values[train], self.labels[train]),
+            (values[validation], self.labels[validation]),
+            (values[test], self.labels[test]),
+            len(EXPRESSIONS),
+            settings,
+            progress,
         )
-        predicted = probe.predict(values[test])
         correct = predicted == self.labels[test]
-        counts = confusion(self.labels[test], predicted, len(EXPRESSIONS))
-        recall = counts.diagonal() / np.maximum(counts.sum(1), 1)
         return Result(
             task=self.name,
             encoder=encoder.name,
@@ -159,8 +160,8 @@ class Fer2013:
             interval=bootstrap_interval(correct, settings.seed),
             dims=dims,
             settings={
-                "protocol": "standardised features, multinomial logistic regression, "
-                "L2 strength chosen on validation; official split",
+                "protocol": f"{protocol_words(settings)}; official split",
+                "probe": settings.protocol,
                 "input_size": encoder.input_size,
                 "pca": encoder.pca if encoder.pca < dims else 0,
                 "flip": settings.flip,
@@ -169,13 +170,8 @@ class Fer2013:
                 "seed": settings.seed,
             },
             details={
-                "classes": list(EXPRESSIONS),
-                "confusion": counts.tolist(),
-                "recall": {c: float(r) for c, r in zip(EXPRESSIONS, recall, strict=True)},
-                "mean_recall": float(recall.mean()),
-                "validation_accuracy": max(probe.tried.values()),
-                "strength": probe.strength,
-                "tried": {str(k): v for k, v in probe.tried.items()},
+                **class_details(self.labels[test], predicted, EXPRESSIONS),
+                **found,
                 "trained_on_this_set": self.name in encoder.seen,
             },
             data={
@@ -186,4 +182,21 @@ class Fer2013:
                 "copies_in_train": int(copies.sum()),
             },
             seconds=time.monotonic() - start,
+        )
+
+    @staticmethod
+    def cells(result: Result) -> list[str]:
+        """Return test accuracy with its interval."""
+        return [percent(result.value, result.interval)]
+
+    @staticmethod
+    def note(results: Sequence[Result]) -> str:
+        """Return the protocol."""
+        chosen = results[0].settings
+        return (
+            "FER-2013: linear probe, test accuracy [95 % bootstrap interval]; official split"
+            + (" without the training pictures that also lie in it" if chosen["clean"] else "")
+            + ("; pictures aligned by the landmark network" if chosen["align"] else "")
+            + ("" if chosen["probe"] == "mien" else f"; probe of {chosen['probe']}")
+            + "."
         )

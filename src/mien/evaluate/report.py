@@ -9,16 +9,25 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from mien.evaluate.action_units import ActionUnits
 from mien.evaluate.cache import default_folder
+from mien.evaluate.cplfw import Cplfw
 from mien.evaluate.encoders import Encoder, encoder
+from mien.evaluate.expression import Expressions, RafDb
 from mien.evaluate.fer2013 import Fer2013
-from mien.evaluate.lfw import Lfw
-from mien.evaluate.task import Result, Settings, Task
+from mien.evaluate.lfw import FALSE_ACCEPTS, Lfw
+from mien.evaluate.official import PROTOCOLS
+from mien.evaluate.pose import Pose
+from mien.evaluate.tables import Faces, open_faces
+from mien.evaluate.task import Result, SetTask, Settings, TableTask, Task, percent
 from mien.faces.face import Image
 from mien.files.atomic import write_json, write_text
 from mien.files.errors import ConfigError, nearest
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (Fer2013, Lfw)}
+SETS: dict[str, type[SetTask]] = {t.name: t for t in (Fer2013, RafDb, Lfw, Cplfw)}
+LABELS: dict[str, type[TableTask]] = {t.name: t for t in (Expressions, Pose, ActionUnits)}
+TASKS: dict[str, type[Task]] = {**SETS, **LABELS}
+DEFAULT = ("fer2013", "lfw")
 PUBLISHED = "as published by Chang et al., FaceCycle, ICCV 2021, in the project's README"
 
 _PACKAGES = ("mien", "torch", "numpy", "opencv-python-headless", "onnxruntime")
@@ -45,37 +54,59 @@ class Report:
         heading, rows = ["encoder"], {n: [n] for n in names}
         published = {n: [f"*{n}, published*"] for t in tasks for n in TASKS[t].published}
         notes = []
-        if "fer2013" in tasks:
-            heading.append("FER-2013 %")
+        for t in tasks:
+            task = TASKS[t]
+            heading += task.headings
+            empty = ["–"] * len(task.headings)
             for n in names:
-                rows[n].append(_interval(found.get((n, "fer2013"))))
+                result = found.get((n, t))
+                rows[n] += empty if result is None else task.cells(result)
             for n, row in published.items():
-                row.append(_percent(Fer2013.published.get(n)))
-            chosen = next(r for r in self.results if r.task == "fer2013").settings
-            notes.append(
-                "FER-2013: linear probe, test accuracy [95 % bootstrap interval]; official split"
-                + (" without the training pictures that also lie in it" if chosen["clean"] else "")
-                + ("; pictures aligned by the landmark network." if chosen["align"] else ".")
-            )
-        if "lfw" in tasks:
-            heading += ["LFW %", "LFW % raw cosine"]
-            for n in names:
-                result = found.get((n, "lfw"))
-                rows[n] += [_folds(result, "chosen"), _folds(result, "raw")]
-            for n, row in published.items():
-                row += [_percent(None), _percent(Lfw.published.get(n))]
-            notes.append(
-                "LFW: View 2, mean of ten folds ± standard error; principal components, whitening "
-                "and threshold chosen on the nine other folds, beside the cosine of the embeddings "
-                "as they are (the publication does not say how it scored pairs)."
-            )
-        seen = [r.encoder for r in self.results if r.details.get("trained_on_this_set")]
-        if seen:
-            notes.append(f"Trained on pictures of FER-2013: {', '.join(dict.fromkeys(seen))}.")
-        notes.append(f"Rows in italics: {PUBLISHED}.")
-        return markdown_table([heading, *rows.values(), *published.values()]) + "\n".join(
-            ["", *notes, ""]
-        )
+                row += empty
+                if n in task.published:
+                    row[task.published_column - len(empty)] = f"{task.published[n]:.2f}"
+            notes.append(task.note([r for r in self.results if r.task == t]))
+            seen = [r.encoder for r in self.results if r.details.get("trained_on_this_set")
+                    and r.task == t]  # fmt: skip
+            if seen:
+                title = "FER-2013" if t == "fer2013" else f"the set of the task {t}"
+                notes.append(f"Trained on pictures of {title}: {', '.join(dict.fromkeys(seen))}.")
+        if published:
+            notes.append(f"Rows in italics: {PUBLISHED}.")
+        table = markdown_table([heading, *rows.values(), *published.values()])
+        parts = [table, *(_labelled(*part) for part in self._more())]
+        return "\n".join(parts) + "\n".join(["", *notes, ""])
+
+    def _more(self) -> list[tuple[str, list[list[str]]]]:
+        """Return headings and rows of the tables that only some tasks have."""
+        few = [["encoder", "task", "1 %", "10 %", "100 %", "nearest neighbours"]]
+        rates = [["encoder", "task", *(f"TAR at FAR {100 * r:g} %" for r in FALSE_ACCEPTS), "AUC"]]
+        units: list[list[str]] = []
+        for r in self.results:
+            own = r.details.get("few_labels", {}), r.details.get("knn")
+            if any(own):
+                share = {k: f"{100 * v['accuracy']:.2f} ± {100 * v['deviation']:.2f}"
+                         for k, v in own[0].items()}  # fmt: skip
+                knn = f"{100 * own[1]['accuracy']:.2f} (k = {own[1]['k']})" if own[1] else "–"
+                row = [r.encoder, r.task, share.get("0.01", "–"), share.get("0.1", "–")]
+                few.append([*row, f"{100 * r.value:.2f}", knn])
+            if "tar_at" in r.details.get("chosen", {}):
+                entry = r.details["chosen"]
+                cells = [
+                    percent(entry["tar_at"][str(f)], entry["tar_interval"][str(f)])
+                    for f in FALSE_ACCEPTS
+                ]
+                rates.append([r.encoder, r.task, *cells, f"{entry['auc']:.4f}"])
+            if "units" in r.details:
+                measured = r.details["units"]
+                units = units or [["encoder", *measured]]
+                units.append([r.encoder, *(f"{100 * u['f1']:.1f}" for u in measured.values())])
+        named = [
+            ("Labels used, accuracy % (± standard deviation over draws)", few),
+            ("True accepts [95 %]", rates),
+            ("F1 % of each unit", units),
+        ]
+        return [(name, rows) for name, rows in named if len(rows) > 1]
 
     def as_json(self) -> dict[str, Any]:
         """Return everything as JSON values."""
@@ -100,10 +131,19 @@ class Report:
 
 def evaluate(
     encoders: Sequence[str | Encoder | Callable[[Image], Any]],
-    tasks: Sequence[str] = tuple(TASKS),
+    tasks: Sequence[str] = DEFAULT,
     *,
-    data: str | Path,
+    data: str | Path | None = None,
+    tables: Sequence[str | Path] = (),
+    test_tables: Sequence[str | Path] = (),
     out: str | Path | None = None,
+    protocol: str = "mien",
+    knn: bool = False,
+    few_labels: bool = False,
+    folds: int = 0,
+    cut: float | None = None,
+    limit: int = 0,
+    tsne: Sequence[str] = (),
     clean: bool = False,
     flip: bool = False,
     align: bool = False,
@@ -117,9 +157,21 @@ def evaluate(
     Args:
         encoders: Specs as in ``mien.evaluate.encoders``, or callables from uint8 ``(B, S, S, 3)``
             RGB crops to ``(B, D)``.
-        tasks: Of ``fer2013`` and ``lfw``.
-        data: Folder that holds ``fer2013/`` and ``lfw/``.
+        tasks: Public sets (``fer2013``, ``rafdb``, ``lfw``, ``cplfw``) and labels of tables
+            (``expression``, ``pose``, ``action-units``).
+        data: Folder that holds the public sets, each in a folder called like its task.
+        tables: For labels: tables of faces, or ``READER:DIR`` for a set whose pictures are crops
+            already. Tested on are their test split, or persons that were not trained on.
+        test_tables: For labels: tables to test on instead.
         out: Folder for ``report.json``, ``report.md`` and figures; None writes nothing.
+        protocol: ``mien``, or the probe and choices of ``facecycle`` or ``pcl``.
+        knn: Expressions: nearest neighbours too.
+        few_labels: Expressions: with 1 % and 10 % of the labels too.
+        folds: Folds of whole persons, where a table has no test split; 0: 5, action units 3.
+        cut: Intensity from which an action unit counts as present; None: as the set has it.
+        limit: Take so many faces of each table at random; 0: all.
+        tsne: Columns (``person``, ``expression``, ``yaw`` …) to colour a t-SNE picture of the
+            tables' faces by; needs ``out``.
         clean: FER-2013: train without the pictures that also lie in validation or test.
         flip: Average the embeddings of each picture and its mirror image.
         align: FER-2013: align the pictures by the landmark network first.
@@ -141,23 +193,45 @@ def evaluate(
     for name in tasks:
         if name not in TASKS:
             raise ConfigError(f"No task {name!r}{nearest(name, TASKS)}")
+    if protocol not in PROTOCOLS:
+        raise ConfigError(f"No protocol {protocol!r}{nearest(protocol, PROTOCOLS)}")
     if batch_size < 1:
         raise ConfigError(f"batch_size must be at least 1, not {batch_size}.")
-    settings = Settings(clean, flip, align, seed, batch_size)
+    if folds < 0 or folds == 1:
+        raise ConfigError(f"folds must be 2 or more, not {folds}.")
+    if tsne and out is None:
+        raise ConfigError("t-SNE is a picture: say where to with --out.")
+    settings = Settings(clean, flip, align, seed, batch_size, protocol, knn, few_labels, folds, cut)
     folder = default_folder() if cache is True else Path(cache) if cache else None
     # All encoders are built before any set is read: a misspelt one must not cost an hour.
     built = {
         name: [encoder(spec, TASKS[name].factor) for spec in encoders]
         for name in dict.fromkeys(tasks)
     }
+    faces: Faces | None = None
+    if tsne or any(name in LABELS for name in built):
+        faces = open_faces(tables, test_tables, seed=seed, limit=limit)
     results = []
     for name, ready in built.items():
-        task = TASKS[name].read(Path(data) / name)
+        task = _task(name, data, faces)
         results += [task.run(one, settings, folder, progress) for one in ready]
     report = Report(results, package_versions())
     if out is not None:
         report.save(Path(out))
+    if tsne and out is not None and faces is not None:
+        from mien.evaluate.tsne import save_tsne
+
+        for one in [encoder(spec) for spec in encoders]:
+            save_tsne(one, faces, tsne, Path(out), settings, folder, progress)
     return report
+
+
+def _task(name: str, data: str | Path | None, faces: Faces | None) -> Task:
+    if name in LABELS and faces is not None:
+        return LABELS[name].of(faces)
+    if data is None:
+        raise ConfigError(f"The task {name} needs --data, the folder that holds {name}/.")
+    return SETS[name].read(Path(data) / name)
 
 
 def package_versions() -> dict[str, str]:
@@ -182,19 +256,5 @@ def markdown_table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"
-
-
-def _interval(result: Result | None) -> str:
-    if result is None:
-        return "–"
-    low, high = result.interval
-    return f"{100 * result.value:.2f} [{100 * low:.1f}, {100 * high:.1f}]"
-
-
-def _folds(result: Result | None, treatment: str) -> str:
-    if result is None:
-        return "–"
-    entry = result.details[treatment]
-    return f"{100 * entry['accuracy']:.2f} ± {100 * entry['error']:.2f}"
+def _labelled(title: str, rows: list[list[str]]) -> str:
+    return f"{title}:\n\n{markdown_table(rows)}"
