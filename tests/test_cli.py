@@ -321,3 +321,47 @@ def test_interrupted_commands_exit_with_130() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode in (130, -signal.SIGINT)
     assert "Traceback" not in done.stderr
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small table of drawn faces."""
+    table = tmp_path_factory.mktemp("tables") / "drawn"
+    write_table(table, persons=20, frames=6, size=32)
+    return table
+
+
+def test_evaluate_labels_of_a_table(run: Run, drawn: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    code, text, _ = run(
+        *("evaluate", "pixels,size=16", "--task", "pose", "--table", drawn),
+        *("--out", out, "--no-cache"),
+    )
+    assert code == 0
+    assert "yaw MAE° (R²)" in text
+    assert (out / "report.md").read_text() in text
+
+
+def test_leakage(run: Run, drawn: Path, tmp_path: Path) -> None:
+    code, text, _ = run(
+        *("leakage", "pixels,size=16", "--table", drawn, "--factor", "yaw", "--factor", "pitch"),
+        *("--whole", "lbp,size=32", "--out", tmp_path / "out", "--no-cache"),
+    )
+    assert code == 0
+    assert "| whole face" in text
+    assert (tmp_path / "out" / "leakage.png").is_file()
+
+
+def test_reproduce_tells_which_data_is_missing(run: Run, tmp_path: Path) -> None:
+    code, text, _ = run("reproduce", "facecycle", "hog", "--data", tmp_path)
+    assert code == 0
+    assert "48.76 %" in text
+    assert text.count("not there") == 7
+
+
+def test_bad_evaluations(fails: Callable[..., str], drawn: Path, tmp_path: Path) -> None:
+    assert "did you mean 'pose'" in fails("evaluate", "hog", "--task", "pos", "--table", drawn)
+    assert "--table" in fails("evaluate", "hog", "--task", "pose")
+    assert "--data" in fails("evaluate", "hog", "--task", "lfw")
+    assert "did you mean 'yaw'" in fails("leakage", "hog", "--table", drawn, "--factor", "yaww")
+    assert "'facecycle'" in fails("reproduce", "facecycl", "--data", tmp_path)

@@ -167,6 +167,9 @@ def embed(
     epilog=_examples(
         "mien evaluate facecycle untrained:facecycle pixels hog lbp --data DATA --out report",
         "mien evaluate onnx:model.onnx --task lfw --data DATA --out report",
+        "mien evaluate facecycle --task pose --task action-units --table TABLE --out report",
+        "mien evaluate facecycle --task pose --table pose_npz:300W_LP --test-table "
+        "pose_npz:AFLW2000.npz",
     )
 )
 def evaluate(
@@ -178,10 +181,27 @@ def evaluate(
             "NAME,key=value.",
         ),
     ],
-    data: Annotated[Path, typer.Option(help="Folder that holds fer2013/ and lfw/.")],
+    data: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Folder that holds fer2013/, rafdb/, lfw/ or cplfw/."),
+    ] = None,
     task: Annotated[
-        list[str], typer.Option("--task", "-t", help="fer2013 or lfw; may be repeated.")
+        list[str],
+        typer.Option(
+            "--task",
+            "-t",
+            help="fer2013, rafdb, lfw, cplfw; of --table: expression, pose, action-units; may be "
+            "repeated.",
+        ),
     ] = ["fer2013", "lfw"],  # noqa: B006  (typer's way; never changed)
+    table: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="Table of faces, or READER:DIR for crops; may be repeated."),
+    ] = None,
+    test_table: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="Test on this table, train on --table; may be repeated."),
+    ] = None,
     out: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option("--out", "-o", help="Folder for report.json, report.md and figures."),
@@ -196,18 +216,48 @@ def evaluate(
         bool,
         typer.Option("--align", help="FER-2013: align the pictures by the landmark network first."),
     ] = False,
+    protocol: Annotated[
+        str, typer.Option(help="mien, or the probe and choices of facecycle or pcl.")
+    ] = "mien",
+    knn: Annotated[
+        bool, typer.Option("--knn", help="Expressions: nearest neighbours too.")
+    ] = False,
+    few_labels: Annotated[
+        bool, typer.Option("--few-labels", help="Expressions: with 1 % and 10 % of labels too.")
+    ] = False,
+    folds: Annotated[
+        int, typer.Option(help="Folds of persons where a table has no test split; 0: 5, units 3.")
+    ] = 0,
+    cut: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Intensity from which an action unit counts; as the set has it."),
+    ] = None,
+    limit: Annotated[int, typer.Option(help="Faces of each table at random; 0: all.")] = 0,
+    tsne: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="Column to colour a t-SNE picture by; may be repeated."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of PCA and bootstrap.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Pictures in a call of an encoder.")] = 64,
     cache: Annotated[bool, typer.Option(help="Keep embeddings in the user's cache.")] = True,
 ) -> None:
-    """Measure encoders on public test sets, beside the published figures."""
+    """Measure encoders on public test sets and tables of faces, beside the published figures."""
     from mien.evaluate.report import evaluate as run
 
     report = run(
         encoders,
         task,
         data=data,
+        tables=table or (),
+        test_tables=test_table or (),
         out=out,
+        protocol=protocol,
+        knn=knn,
+        few_labels=few_labels,
+        folds=folds,
+        cut=cut,
+        limit=limit,
+        tsne=tsne or (),
         clean=clean,
         flip=flip,
         align=align,
@@ -216,6 +266,82 @@ def evaluate(
         cache=cache,
     )
     print(report.markdown())
+
+
+@app.command(
+    epilog=_examples(
+        "mien leakage facecycle --table tables/faces --out report",
+        "mien leakage onnx:arcface.onnx --table tables/faces --factor yaw --factor expression",
+    )
+)
+def leakage(
+    encoder: Annotated[
+        str, typer.Argument(help="Weights (taken apart into their codes) or any other encoder.")
+    ],
+    table: Annotated[
+        list[str], typer.Option(help="Table of faces, or READER:DIR for crops; may be repeated.")
+    ],
+    factor: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="Factor to decode; all that the table is labelled with if not given."),
+    ] = None,
+    whole: Annotated[str, typer.Option(help="Encoder that stands for the whole face.")] = "hog",
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--out", "-o", help="Folder for leakage.json, leakage.md and leakage.png."),
+    ] = None,
+    limit: Annotated[int, typer.Option(help="Faces of each table at random; 0: all.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of splits, components and kernel.")] = 0,
+    batch_size: Annotated[int, typer.Option(help="Faces in a call of the encoder.")] = 64,
+    cache: Annotated[bool, typer.Option(help="Keep embeddings in the user's cache.")] = True,
+) -> None:
+    """Show what each code gives away: who, which expression, which pose, which light."""
+    from mien.evaluate.leakage import evaluate_leakage as run
+
+    report = run(
+        encoder,
+        table,
+        factors=factor or (),
+        whole=whole,
+        out=out,
+        limit=limit,
+        seed=seed,
+        batch_size=batch_size,
+        cache=cache,
+    )
+    print(report.markdown())
+
+
+@app.command(
+    epilog=_examples(
+        "mien reproduce facecycle --data DATA --out report",
+        "mien reproduce pcl runs/pcl/weights.safetensors --data DATA",
+    )
+)
+def reproduce(
+    publication: Annotated[str, typer.Argument(help="facecycle or pcl.")],
+    data: Annotated[
+        Path,
+        typer.Option(help="Folder of fer2013/, rafdb/, lfw/, cplfw/, 300w_lp/ and aflw2000/."),
+    ],
+    encoder: Annotated[
+        str, typer.Argument(help="Encoder; the shipped weights of that name if not given.")
+    ] = "",
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--out", "-o", help="Folder for reproduce.json and reproduce.md."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    batch_size: Annotated[int, typer.Option(help="Pictures in a call of the encoder.")] = 64,
+    cache: Annotated[bool, typer.Option(help="Keep embeddings in the user's cache.")] = True,
+) -> None:
+    """Put a publication's figures beside ours, measured as it measured them."""
+    from mien.evaluate.publications import reproduce as run
+
+    done = run(
+        publication, encoder, data=data, out=out, seed=seed, batch_size=batch_size, cache=cache
+    )
+    print(done.markdown())
 
 
 @app.command(

@@ -1,4 +1,4 @@
-"""Encoders, linear probes, verification, quality of pictures and landmarks; reports and figures."""
+"""Encoders, probes, verification, leakage, quality of pictures; reports and figures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ _PUBLIC = {
     "EditReport": "edits",
     "Encoder": "encoders",
     "LandmarkReport": "landmarks",
+    "LeakageReport": "leakage",
     "Report": "report",
+    "Reproduction": "publications",
     "Result": "task",
     "by_yaw": "quality",
     "clear": "cache",
@@ -18,10 +20,12 @@ _PUBLIC = {
     "evaluate": "report",
     "evaluate_edits": "edits",
     "evaluate_landmarks": "landmarks",
+    "evaluate_leakage": "leakage",
     "l1": "quality",
     "landmark_change": "quality",
     "nme": "quality",
     "psnr": "quality",
+    "reproduce": "publications",
     "ssim": "quality",
     "symmetry": "quality",
 }
