@@ -11,11 +11,10 @@ from mien.methods.facecycle.networks import (
     Encoder,
     FlowDecoder,
     Generator,
-    LinearAttention,
     Normaliser,
-    lrelu,
 )
 from mien.methods.facecycle.official import load_official
+from mien.nets.blocks import LinearAttention, lrelu
 
 SMALL = {"width": 8, "generator_width": 8, "blocks": 2, "perceptual": "none"}
 

@@ -129,7 +129,7 @@ class PairSampler:
                 points, units, pose = cache.landmarks, cache.action_units, cache.pose
                 shape = NeutralShape(points[rows], units[rows], pose[rows])
                 neutral = shape(points, units, pose)
-                usable = np.isfinite(neutral).all((1, 2))
+                usable = np.asarray(np.isfinite(neutral).all((1, 2)))
                 self.neutral[t] = np.where(usable[:, None, None], neutral, points)
                 self.anchors[t] = self.anchors[t] | usable
         if all(each is None for each in self.neutral):

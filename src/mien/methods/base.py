@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from torch import Tensor, nn, optim
 
+from mien.faces.face import Image
 from mien.files.errors import ConfigError, nearest
 
 FACTORS = ("identity", "expression", "pose", "appearance", "trunk")  # trunk: nothing taken apart
@@ -149,3 +151,16 @@ def config_from(cls: type[Any], values: Mapping[str, Any]) -> Any:
             raise ConfigError(f"{key} is {type(default).__name__}, not {value!r}")
         ready[key] = value
     return cls(**ready)
+
+
+def picture_grid(rows: list[Tensor]) -> Image:
+    """Lay rows of images ``(B, 3, H, W)`` in [-1, 1] under each other: uint8 ``(kH, BW, 3)``."""
+    stacked = torch.stack(rows)
+    k, b, _, h, w = stacked.shape
+    picture = stacked.permute(0, 3, 1, 4, 2).reshape(k * h, b * w, 3)
+    return np.asarray(((picture + 1) * 127.5).round().clamp(0, 255).byte().cpu().numpy())
+
+
+def exchange(x: Tensor) -> Tensor:
+    """Exchange the two halves of a batch, so that every row meets its partner."""
+    return torch.cat(x.chunk(2)[::-1])

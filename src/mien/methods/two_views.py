@@ -19,8 +19,7 @@ from mien.data.singles import SingleSampler
 from mien.data.views import ViewSettings, draw_view, step_generator
 from mien.faces.face import Image
 from mien.files.errors import ConfigError
-from mien.methods.base import Batch, Codes, Method, Sampler, config_from
-from mien.methods.facecycle.method import _grid
+from mien.methods.base import Batch, Codes, Method, Sampler, config_from, picture_grid
 from mien.methods.pcl.networks import Trunk, code_length
 
 
@@ -81,7 +80,7 @@ class TwoViews(Method):
     def preview(self, batch: Batch) -> Image:
         """Columns are faces; rows: image, its two views."""
         x = batch["image"][:16]
-        return _grid([x, *(self.two_views(x) * 2 - 1).chunk(2)])
+        return picture_grid([x, *(self.two_views(x) * 2 - 1).chunk(2)])
 
     def encode(self, images: Tensor) -> Codes:
         """Return the flattened trunk as ``trunk``: these methods take nothing apart.

@@ -38,7 +38,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn, optim
 from torch.nn import functional as F
@@ -47,7 +46,17 @@ from mien.data.pairs import PairSampler, PairSettings
 from mien.data.warp import warp
 from mien.faces.face import Image
 from mien.files.errors import ConfigError, WeightsError, nearest
-from mien.methods.base import Batch, Codes, Edit, Method, Sampler, Update, register
+from mien.methods.base import (
+    Batch,
+    Codes,
+    Edit,
+    Method,
+    Sampler,
+    Update,
+    exchange,
+    picture_grid,
+    register,
+)
 from mien.methods.facecycle.losses import dissimilarity, focus, gram_loss, l1, margin, symmetry
 from mien.methods.facecycle.networks import Encoder, FlowDecoder, Generator, Normaliser
 from mien.nets.perceptual import (
@@ -197,9 +206,9 @@ class FaceCycle(Method):
         features = self.g.extract(x)
         n, a = self.g.decode_both(features, f)  # neutral, and plain auto-encoding
         w = warp(x, f)  # direct neutral
-        r_dd = warp(_exchange(w), f_inv)
-        r_sd = warp(_exchange(n), f_inv)
-        r = self.g(_exchange(n), f_inv)
+        r_dd = warp(exchange(w), f_inv)
+        r_sd = warp(exchange(n), f_inv)
+        r = self.g(exchange(n), f_inv)
 
         l_pix = l1(r, x) + l1(a, x) + l1(r_sd, x) + 1.5 * l1(r_dd, x)
         l_perc = self._gram([n, r_sd, r_dd, r], x)
@@ -230,7 +239,7 @@ class FaceCycle(Method):
         c = self.config
         f, f_inv = self.flow(self.e_exp(code_x))
         w = warp(x, f)
-        r_dd = warp(_exchange(w), f_inv)
+        r_dd = warp(exchange(w), f_inv)
         l_pix, l_sym = 1.5 * l1(r_dd, x), 0.5 * symmetry(w)
         l_ssim = 1.5 * self._dissimilarity(x, [r_dd])[0]
         l_anchor = _anchored(focus(f) * (f if rest is None else f - rest), anchor)
@@ -253,7 +262,7 @@ class FaceCycle(Method):
         code = self.e_id(code_x)
         m_i = self.n(n, "denorm", code)
         m = m_i.mean(0, keepdim=True).expand_as(m_i)  # all identity must flow through c_id
-        n_hat = self.n(m, "renorm", _exchange(code) if c.swap_codes else code)
+        n_hat = self.n(m, "renorm", exchange(code) if c.swap_codes else code)
         rebuilt = [(0.8, warp(n_hat, f_inv))]  # weight and picture: d
         if not c.direct_only:
             rebuilt.append((1.0, self.g(n_hat, f_inv)))  # r
@@ -322,11 +331,11 @@ class FaceCycle(Method):
             r = warp(n_hat, f_inv) if direct else self.g(n_hat, f_inv)
             rows += [n, m, n_hat, r, self.n(shared, "renorm", code.roll(1, 0))]
         elif direct:
-            rows += [_exchange(x), warp(_exchange(n), f_inv)]
+            rows += [exchange(x), warp(exchange(n), f_inv)]
         else:
-            rows += [n, _exchange(x), self.g(_exchange(n), f_inv), self.g(x, None)]
+            rows += [n, exchange(x), self.g(exchange(n), f_inv), self.g(x, None)]
         self.train(training)
-        return _grid([self.denormalise(row[: len(x0)]) for row in rows])
+        return picture_grid([self.denormalise(row[: len(x0)]) for row in rows])
 
     # Codes ---------------------------------------------------------------------------------------
 
@@ -460,14 +469,6 @@ def config_of_pairs(values: dict[str, Any]) -> PairSettings:
     return settings
 
 
-def _grid(rows: list[Tensor]) -> Image:
-    """Lay rows of images ``(B, 3, H, W)`` in [-1, 1] under each other: uint8 ``(kH, BW, 3)``."""
-    stacked = torch.stack(rows)
-    k, b, _, h, w = stacked.shape
-    picture = stacked.permute(0, 3, 1, 4, 2).reshape(k * h, b * w, 3)
-    return np.asarray(((picture + 1) * 127.5).round().clamp(0, 255).byte().cpu().numpy())
-
-
 def _anchored(change: Tensor, anchor: Tensor) -> Tensor:
     """Mean change of the rows ``(2b, ...)`` that ``anchor`` ``(2b,)`` marks; 0 without any."""
     return (change.abs().mean((1, 2, 3)) * anchor).sum() / anchor.sum().clamp_min(1)
@@ -481,11 +482,6 @@ def _flow_error(f: Tensor, f_inv: Tensor, flow: Tensor, known: Tensor) -> Tensor
     f0, back = f[: len(flow)], f_inv[len(flow) :]
     error = (back + warp(f0, back) - flow).abs()[..., 1:-1, 1:-1]  # f is unknown beyond the border
     return (error.mean((1, 2, 3)) * known).sum() / known.sum().clamp_min(1)
-
-
-def _exchange(x: Tensor) -> Tensor:
-    """P: exchange the two halves of a batch, so that every row meets its partner."""
-    return torch.cat(x.chunk(2)[::-1])
 
 
 def _resize(images: Tensor) -> Tensor:

@@ -6,72 +6,15 @@ a 64 px input and width w.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mien.data.warp import inverse_flow, warp
+from mien.nets.blocks import LinearAttention, ResidualBlock, conv3, he_init, lrelu
 from mien.nets.vgg import Vgg19
-from mien.nets.winograd import Conv3x3
 
 CODE = 256  # length of c_exp and c_id
-
-
-def lrelu(x: Tensor) -> Tensor:
-    """Leaky ReLU with the paper's slope."""
-    return F.leaky_relu(x, 0.1)
-
-
-def conv3(cin: int, cout: int, stride: int = 1) -> nn.Conv2d:
-    """3x3 convolution, padding 1."""
-    return Conv3x3(cin, cout) if stride == 1 else nn.Conv2d(cin, cout, 3, stride, 1)
-
-
-class LinearAttention(nn.Module):
-    """Linear channel attention: ``(B, C, H, W)`` → the same shape, cost linear in H·W."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.g = nn.Conv2d(channels, channels, 1)
-        self.theta = nn.Conv2d(channels, channels, 1)
-        self.phi = nn.Conv2d(channels, channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """S = φ θᵀ with θ softmax over positions; A = S g with g softmax over channels."""
-        theta = self.theta(x).flatten(2).softmax(2)  # (B, C, N)
-        phi = self.phi(x).flatten(2)
-        g = self.g(x).flatten(2).softmax(1)
-        a = (phi @ theta.transpose(1, 2)) @ g
-        return lrelu(x + a.view_as(x))
-
-
-class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut; no normalisation layer."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv1 = conv3(channels, channels)
-        self.conv2 = conv3(channels, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) → the same shape."""
-        return lrelu(x + self.conv2(lrelu(self.conv1(x))))
-
-
-def _he_init(module: nn.Module) -> None:
-    """Conv weights N(0, sqrt(2 / (k·k·out))), linear weights N(0, 0.01), biases 0."""
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
-            deviation = math.sqrt(2 / (layer.kernel_size[0] ** 2 * layer.out_channels))
-            nn.init.normal_(layer.weight, 0, deviation)
-        elif isinstance(layer, nn.Linear):
-            nn.init.normal_(layer.weight, 0, 0.01)
-        else:
-            continue
-        if layer.bias is not None:
-            nn.init.zeros_(layer.bias)
 
 
 class Encoder(nn.Module):
@@ -98,7 +41,7 @@ class Encoder(nn.Module):
         self.fc = nn.Sequential(
             nn.Linear(2 * w * 16, 512), nn.LeakyReLU(0.1), nn.Linear(512, CODE), nn.Tanh()
         )
-        _he_init(self)
+        he_init(self)
 
     def stage_outputs(self, x: Tensor) -> list[Tensor]:
         """Return w 32², 2w 16², 2w 8², 4w 4², 2w 4² for a 64 px input."""
@@ -135,7 +78,7 @@ class FlowDecoder(nn.Module):
         self.resblock2 = ResidualBlock(c // 2)
         self.conv4 = conv3(c // 2, c // 4)
         self.to_flow = nn.Conv2d(c // 4, 2, 1, bias=False)
-        _he_init(self)
+        he_init(self)
         for layer in (self.conv4, self.to_flow):
             nn.init.normal_(layer.weight, 0, 0.05)  # flow is near the identity at the start
 

@@ -34,8 +34,18 @@ from mien.data.singles import SingleSampler
 from mien.data.views import ViewSettings, draw_view, step_generator
 from mien.faces.face import Image
 from mien.files.errors import ConfigError, WeightsError, nearest
-from mien.methods.base import Batch, Codes, Edit, Method, Sampler, Update, config_from, register
-from mien.methods.facecycle.method import _grid
+from mien.methods.base import (
+    Batch,
+    Codes,
+    Edit,
+    Method,
+    Sampler,
+    Update,
+    config_from,
+    exchange,
+    picture_grid,
+    register,
+)
 from mien.methods.pcl.losses import (
     DynamicWeights,
     draw_mixing,
@@ -166,7 +176,7 @@ class PCL(Method):
             noisy = noisy.clamp(0, 1)
         _, z_f, z_p = self.backbone(noisy)
         # R(zf_f, zp_s) = s and R(zf_s, zp_f) = f: the face-aware part of the other one will do.
-        swapped, own = _exchange(z_f), z_f
+        swapped, own = exchange(z_f), z_f
         if self.config.batch_norm == "official":
             pairs = [z.chunk(2) for z in (swapped, own)]
             drawn = torch.cat(
@@ -239,7 +249,7 @@ class PCL(Method):
             rows = [x, *quadrant_crops(x, generator, self.config.crop)]
             rows.append(draw_view(x, generator, self.view_settings))
         self.train(training)
-        return _grid(rows)
+        return picture_grid(rows)
 
     # Codes ---------------------------------------------------------------------------------------
 
@@ -311,8 +321,3 @@ def mirror_rows(views: Tensor, images: int, which: str) -> Tensor:
     if which == "official":
         return views.view(images, -1, views.shape[1])
     return views.view(-1, images, views.shape[1]).transpose(0, 1)
-
-
-def _exchange(x: Tensor) -> Tensor:
-    """Exchange the two halves of a batch: each image meets its mirror image."""
-    return torch.cat(x.chunk(2)[::-1])

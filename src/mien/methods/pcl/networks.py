@@ -13,7 +13,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mien.methods.facecycle.networks import LinearAttention, ResidualBlock, _he_init, conv3
+from mien.nets.blocks import LinearAttention, ResidualBlock, conv3, he_init
 
 
 def code_length(width: int, size: int) -> int:
@@ -40,7 +40,7 @@ class Trunk(nn.Module):
         self.resblock2 = ResidualBlock(2 * w)
         self.layer2_2 = nn.Sequential(conv3(2 * w, 2 * w, 2), act, conv3(2 * w, 2 * w), act)  # 8²
         self.layer3_1 = nn.Sequential(conv3(2 * w, 4 * w, 2), act, conv3(4 * w, 2 * w), act)  # 4²
-        _he_init(self)
+        he_init(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return t; 4x4 at 64 px, 7x7 at 100 px."""
@@ -78,7 +78,7 @@ class Backbone(nn.Module):
 def _branch(channels: int) -> nn.Sequential:
     act = nn.LeakyReLU(0.1)
     branch = nn.Sequential(conv3(channels, channels), act, conv3(channels, channels), act)
-    _he_init(branch)
+    he_init(branch)
     return branch
 
 

@@ -1,0 +1,65 @@
+"""Blocks that FaceCycle's and PCL's networks share."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mien.nets.winograd import Conv3x3
+
+
+def lrelu(x: Tensor) -> Tensor:
+    """Leaky ReLU with the paper's slope."""
+    return F.leaky_relu(x, 0.1)
+
+
+def conv3(cin: int, cout: int, stride: int = 1) -> nn.Conv2d:
+    """3x3 convolution, padding 1."""
+    return Conv3x3(cin, cout) if stride == 1 else nn.Conv2d(cin, cout, 3, stride, 1)
+
+
+class LinearAttention(nn.Module):
+    """Linear channel attention: ``(B, C, H, W)`` → the same shape, cost linear in H·W."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.g = nn.Conv2d(channels, channels, 1)
+        self.theta = nn.Conv2d(channels, channels, 1)
+        self.phi = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """S = φ θᵀ with θ softmax over positions; A = S g with g softmax over channels."""
+        theta = self.theta(x).flatten(2).softmax(2)  # (B, C, N)
+        phi = self.phi(x).flatten(2)
+        g = self.g(x).flatten(2).softmax(1)
+        a = (phi @ theta.transpose(1, 2)) @ g
+        return lrelu(x + a.view_as(x))
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut; no normalisation layer."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = conv3(channels, channels)
+        self.conv2 = conv3(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → the same shape."""
+        return lrelu(x + self.conv2(lrelu(self.conv1(x))))
+
+
+def he_init(module: nn.Module) -> None:
+    """Conv weights N(0, sqrt(2 / (k·k·out))), linear weights N(0, 0.01), biases 0."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            deviation = math.sqrt(2 / (layer.kernel_size[0] ** 2 * layer.out_channels))
+            nn.init.normal_(layer.weight, 0, deviation)
+        elif isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, 0, 0.01)
+        else:
+            continue
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
