@@ -285,7 +285,10 @@ def leakage(
         Optional[list[str]],  # noqa: UP045
         typer.Option(help="Factor to decode; all that the table is labelled with if not given."),
     ] = None,
-    whole: Annotated[str, typer.Option(help="Encoder that stands for the whole face.")] = "hog",
+    whole: Annotated[
+        str,
+        typer.Option(help="Encoder that stands for the whole face; HOG and colours if not given."),
+    ] = "",
     out: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option("--out", "-o", help="Folder for leakage.json, leakage.md and leakage.png."),

@@ -10,13 +10,14 @@ import torch
 
 from mien.data.table import Row, TableWriter
 from mien.evaluate.leakage import (
-    OWN,
+    WHOLE_FACE,
     Factor,
     LeakageReport,
     dci,
     decode,
     evaluate_leakage,
     factors_of,
+    home,
     lasso_importance,
     split_for,
     swap_consistency,
@@ -44,7 +45,6 @@ def _run(table: Path, encode: object, **more: object) -> LeakageReport:
         ("identity", "identity"),
         ("expression", "expression"),
         ("yaw", "yaw"),
-        ("light", "light_azimuth"),
         ("makeup", "makeup"),
     ],
 )
@@ -266,16 +266,60 @@ def test_leaks_are_what_a_code_is_not_there_for() -> None:
     def cell(score: float) -> dict:
         return {"score": score, "interval": [score - 0.02, score + 0.02]}
 
-    assert "yaw" in OWN["pose"]
     cells = {
         "pose": {"yaw": cell(0.9), "identity": cell(0.3), "expression": cell(0.06)},
         "identity": {"yaw": cell(0.5), "identity": cell(0.8), "expression": cell(0.0)},
+        "onnx:x": {"yaw": cell(0.7), "identity": cell(0.8), "expression": cell(0.9)},
         "whole face": {"yaw": cell(0.99), "identity": cell(0.9), "expression": cell(0.9)},
     }
-    factors = {name: {} for name in ("yaw", "identity", "expression")}
+    homes = {"yaw": "pose", "identity": "identity", "expression": "expression"}
+    factors = {name: {"home": code} for name, code in homes.items()}
     report = LeakageReport("x", cells, factors, {}, {}, {"faces": 9, "names": "t"}, {})
     assert report.leaks == [("identity", "yaw", 0.5), ("pose", "identity", 0.3)]
     assert "identity gives away yaw (0.50); pose gives away identity (0.30)" in report.markdown()
+
+
+@pytest.mark.parametrize(
+    ("name", "personal", "codes", "where"),
+    [
+        ("yaw", False, ("identity", "pose", "trunk"), "pose"),
+        ("yaw", False, ("expression", "identity"), "expression"),
+        ("yaw", False, ("onnx:x",), ""),
+        ("expression", False, ("identity", "pose"), "identity"),
+        ("expression_intensity", False, ("expression", "identity"), "expression"),
+        ("light_azimuth", False, ("expression", "appearance"), "appearance"),
+        ("makeup", True, ("identity", "appearance"), "appearance"),
+        ("skin_tone", True, ("expression", "identity"), "identity"),
+        ("background", False, ("expression", "identity"), ""),
+    ],
+)
+def test_homes(name: str, personal: bool, codes: tuple[str, ...], where: str) -> None:
+    factor = Factor(name, "number", np.zeros(3, np.float32), personal=personal)
+    assert home(factor, codes) == where
+
+
+def test_what_never_differs_within_a_person_is_personal(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    with TableWriter(tmp_path / "t", crop="tight", size=16) as writer:
+        for person in range(12):
+            for frame in range(6):
+                crop = rng.integers(0, 256, (16, 16, 3)).astype(np.uint8)
+                attributes = {"hair": "ab"[person % 2], "hat": "ab"[frame % 2]}
+                row = Row(encode_image(crop, "PNG"), f"{person}/{frame}", attributes=attributes)
+                row.person, row.dataset = str(person), "x"
+                writer.add(row)
+    found = {f.name: f.personal for f in factors_of(open_faces([tmp_path / "t"]))}
+    assert found == {"identity": True, "hair": True, "hat": False}
+
+
+def test_the_whole_face_has_shape_and_colour() -> None:
+    crops = np.zeros((2, 64, 64, 3), np.uint8)
+    crops[0, :, :, 0] = 200
+    crops[1, :, 32:] = 200
+    values = WHOLE_FACE(crops)
+    assert values.shape == (2, 1764 + 768)
+    assert not np.allclose(values[0, 1764:], values[1, 1764:])
+    assert values[1, :1764].sum() > values[0, :1764].sum()
 
 
 def test_errors(coded_table: Path, tmp_path: Path, reads: Callable) -> None:

@@ -108,28 +108,29 @@ def encoder(spec: str | Encoder | Callable[[Image], Any], factor: str = "express
     return Encoder(spec, made.key, made.input_size, made.function, pca, made.seen)
 
 
-def code_names(spec: str) -> list[str]:
-    """Return the codes of the weights that a spec names whole; none for any other encoder.
+def code_sizes(spec: str) -> dict[str, int]:
+    """Return code → length of the weights that a spec names whole; none for any other encoder.
 
     Raises:
         WeightsError: No such weights.
     """
     head = _Options(spec).head
     if head in _HAND_MADE or head.startswith("onnx:") or "@" in head:
-        return []
+        return {}
     from mien import weights
 
     method = weights.build(weights.card(head.removeprefix("untrained:")))
     native = int(getattr(method.config, "size", 64))
     with torch.inference_mode():
         try:
-            return list(method.encode(torch.zeros(1, 3, native, native)))
+            codes = method.encode(torch.zeros(1, 3, native, native))
         except NotImplementedError:
-            return []
+            return {}
+    return {name: code.flatten(1).shape[1] for name, code in codes.items()}
 
 
 def with_code(spec: str, name: str) -> str:
-    """Return the spec of one code of weights, its options kept."""
+    """Return the spec of a code of weights (or of several, joined by ``+``), its options kept."""
     head = _Options(spec).head
     return f"{head}@{name}{spec.removeprefix(head)}"
 

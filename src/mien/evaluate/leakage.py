@@ -4,7 +4,8 @@ Each factor is decoded by a linear probe and by a small non-linear one (the same
 kernel features), on people that the probe was not trained on; identity on pictures that it was not
 trained on. A score runs from 0 (chance) to 1 (decoded without error): balanced accuracy above
 chance, or R². Beside the codes stand all of them together, and the whole face, which is a
-hand-made descriptor of the picture under the same probes: what could be had at all.
+hand-made descriptor of the picture (HOG and a small colour picture) under the same probes: what
+could be had at all.
 
 Disentanglement, completeness and informativeness are those of Eastwood and Williams, *A framework
 for the quantitative evaluation of disentangled representations*, ICLR 2018: of the dimensions, by
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,8 +26,10 @@ from tqdm import tqdm
 
 from mien.evaluate.bootstrap import Sums, interval
 from mien.evaluate.cache import default_folder
-from mien.evaluate.encoders import Encoder, code_names, encoder, with_code
+from mien.evaluate.descriptors import hog
+from mien.evaluate.encoders import Encoder, code_sizes, encoder, with_code
 from mien.evaluate.pca import fit_pca
+from mien.evaluate.pictures import resize
 from mien.evaluate.probe import fit_probe, fit_ridge
 from mien.evaluate.report import markdown_table, package_versions
 from mien.evaluate.tables import ANGLES, Faces, Mask, Rows, Split, arrange, open_faces
@@ -49,18 +52,22 @@ KERNEL = 500  # features of the non-linear probe
 DCI_ROWS = 2000  # that the lasso sees
 DCI_CLASSES = 20  # persons, for the lasso
 ALL, WHOLE = "all codes", "whole face"
-# What a code is there for: no leak.
-OWN = {
+# Where a factor is at home, in order: the first of the encoder's codes. FaceCycle has no code of
+# pose, which is motion to it; PCL's face-aware code, its identity, holds all but the pose.
+HOMES = {
     "identity": ("identity",),
-    "expression": ("expression",),
-    "pose": ANGLES,
-    "appearance": ("light_azimuth", "light_elevation", "makeup"),
+    "expression": ("expression", "identity"),
+    "pose": ("pose", "expression"),
+    "appearance": ("appearance", "identity"),
 }
+_APPEARANCE = ("light", "makeup", "lip", "eyeshadow", "blush")
 SWAPS = {
     "transfer_expression": "expression",
     "transfer_pose": "pose",
     "swap_identity": "identity",
 }
+
+Memory = dict[bytes, tuple[list[Array], list[Array]]]
 
 _FORMAT = 1
 _PAIRS = 256
@@ -76,12 +83,14 @@ class Factor:
         kind: ``class`` or ``number``.
         values: ``(N,)`` class numbers (-1 unknown), or float32 (NaN unknown).
         classes: Names of the classes.
+        personal: It never differs between pictures of one person.
     """
 
     name: str
     kind: Literal["class", "number"]
     values: NDArray[Any]
     classes: tuple[str, ...] = ()
+    personal: bool = False
 
     @property
     def known(self) -> Mask:
@@ -99,7 +108,8 @@ class LeakageReport:
             chance, 1 everything), ``probe`` (the better one on validation), ``value`` and
             ``chance`` in its own unit (balanced accuracy or R²), and the scores ``linear`` and
             ``nonlinear``.
-        factors: Factor → ``kind``, number of ``classes``, counts of faces.
+        factors: Factor → ``kind``, number of ``classes``, counts of faces, ``home`` (the code that
+            it belongs in; empty where none of the encoder's is).
         dci: ``codes`` and ``dimensions`` → ``disentanglement``, ``completeness``,
             ``informativeness``, and each code's or factor's own.
         swaps: Edit → for each code the share of pairs in which it ``follows`` the driver or
@@ -124,9 +134,9 @@ class LeakageReport:
         found = [
             (code, factor, cell["score"])
             for code, row in self.cells.items()
-            if code in OWN
+            if code in HOMES
             for factor, cell in row.items()
-            if factor not in OWN[code] and cell["interval"][0] > 0.05
+            if self.factors[factor]["home"] not in ("", code) and cell["interval"][0] > 0.05
         ]
         return sorted(found, key=lambda leak: -leak[2])
 
@@ -194,7 +204,7 @@ def evaluate_leakage(
     tables: Sequence[str | Path],
     *,
     factors: Sequence[str] = (),
-    whole: str | Encoder | Callable[[Image], Any] = "hog",
+    whole: str | Encoder | Callable[[Image], Any] = "",
     out: str | Path | None = None,
     seed: int = 0,
     batch_size: int = 64,
@@ -209,7 +219,7 @@ def evaluate_leakage(
             any other encoder, or weights with ``@``, is one code.
         tables: Tables of faces (or ``READER:DIR``); every labelled factor of theirs is decoded.
         factors: Names of factors; empty: all.
-        whole: Encoder that stands for the whole face.
+        whole: Encoder that stands for the whole face; empty: HOG and small colour pictures.
         out: Folder for ``leakage.json``, ``leakage.md`` and ``leakage.png``; None writes nothing.
         seed: Seed of splits, components and kernel.
         batch_size: Faces in a call of an encoder.
@@ -223,8 +233,10 @@ def evaluate_leakage(
         WeightsError: No such weights.
         MissingExtraError: scikit-learn is not installed.
     """
-    named = _codes(spec)
-    reference = encoder(whole)
+    sizes = code_sizes(spec) if isinstance(spec, str) else {}
+    # All codes in one pass; they are cut apart below.
+    coder = encoder(with_code(spec, "+".join(sizes)) if isinstance(spec, str) and sizes else spec)
+    reference = encoder(whole) if whole else WHOLE_FACE
     faces = open_faces(tables, seed=seed, limit=limit)
     found = factors_of(faces)
     for name in factors:
@@ -240,23 +252,26 @@ def evaluate_leakage(
         )
     settings = Settings(seed=seed, batch_size=batch_size)
     folder = default_folder() if cache is True else Path(cache) if cache else None
-    values = {
-        name: faces.embed(one, settings, folder, progress).astype(np.float32)
-        for name, one in named.items()
-    }
+    embedded = faces.embed(coder, settings, folder, progress).astype(np.float32)
+    values = {coder.name: embedded}
+    if sizes:
+        cuts = np.cumsum(list(sizes.values()))[:-1]
+        values = dict(zip(sizes, np.split(embedded, cuts, axis=1), strict=True))
     apart = [name for name in values if name != "trunk"] or list(values)
     rows = dict(values)
     if len(apart) > 1:
         rows[ALL] = np.concatenate([_scaled(values[name]) for name in apart], 1)
     rows[WHOLE] = faces.embed(reference, settings, folder, progress).astype(np.float32)
     splits = {f.name: split_for(faces, f, seed) for f in found}
+    groups = faces.groups
     cells: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in rows}
     bar = tqdm(total=len(rows) * len(found), desc="probes", disable=not progress, leave=False)
     with bar:
         for name, code in rows.items():
+            memory: Memory = {}
             for factor in found:
                 cells[name][factor.name] = decode(
-                    code, factor, splits[factor.name], faces.groups, seed
+                    code, factor, splits[factor.name], groups, seed, memory
                 )
                 bar.update()
     joined = rows[ALL] if len(apart) > 1 else _scaled(rows[apart[0]])
@@ -273,9 +288,9 @@ def evaluate_leakage(
         if len(apart) > 1:
             dci["codes"] = _dci_entry(scores, informative, apart, names)
     report = LeakageReport(
-        encoder=spec if isinstance(spec, str) else encoder(spec).name,
+        encoder=spec if isinstance(spec, str) else coder.name,
         cells=cells,
-        factors={f.name: _described(f, splits[f.name]) for f in found},
+        factors={f.name: _described(f, splits[f.name], list(values)) for f in found},
         dci=dci,
         swaps=_swaps(spec, faces, seed),
         data={
@@ -299,12 +314,13 @@ def evaluate_leakage(
     return report
 
 
-def _codes(spec: str | Encoder | Callable[[Image], Any]) -> dict[str, Encoder]:
-    names = code_names(spec) if isinstance(spec, str) else []
-    if isinstance(spec, str) and names:
-        return {name: encoder(with_code(spec, name)) for name in names}
-    one = encoder(spec)
-    return {one.name: one}
+def _whole_face(crops: Image) -> Array:
+    """Return HOG and the colours of 16 x 16 px ``(B, D)`` of crops ``(B, 64, 64, 3)``."""
+    colours = resize(crops, 16).reshape(len(crops), -1).astype(np.float32) / 255
+    return np.concatenate([hog(crops), colours], 1)
+
+
+WHOLE_FACE = Encoder("HOG and colours", "whole/1", 64, _whole_face)
 
 
 # Factors ------------------------------------------------------------------------------------------
@@ -323,7 +339,18 @@ def factors_of(faces: Faces) -> list[Factor]:
             found.append(_number(name, values))
         else:
             found.append(_classes(name, texts))
-    return [factor for factor in found if factor is not None]
+    return [
+        replace(factor, personal=_personal(faces, factor)) for factor in found if factor is not None
+    ]
+
+
+def _personal(faces: Faces, factor: Factor) -> bool:
+    """Whether persons have several pictures, and each person one value."""
+    rows = np.flatnonzero(factor.known & (faces.person != ""))
+    groups = faces.groups[rows]
+    persons = len(np.unique(groups))
+    pairs = {(g, v) for g, v in zip(groups.tolist(), factor.values[rows].tolist(), strict=True)}
+    return persons > 1 and len(rows) > persons and len(pairs) == persons
 
 
 def _persons(faces: Faces) -> Factor | None:
@@ -378,29 +405,58 @@ def split_for(faces: Faces, factor: Factor, seed: int = 0) -> Split:
     return Split(rows[part == 0], rows[part == 1], rows[part == 2], carved=True)
 
 
-def _described(factor: Factor, split: Split) -> dict[str, Any]:
-    counts = [len(split.train), len(split.val), len(split.test)]
-    return {"kind": factor.kind, "classes": len(factor.classes), "split": counts}
+def home(factor: Factor, codes: Sequence[str]) -> str:
+    """Return the code that a factor belongs in, empty if the encoder has none."""
+    if factor.name in ANGLES:
+        kind = "pose"
+    elif factor.name.startswith("expression"):
+        kind = "expression"
+    elif factor.name.startswith(_APPEARANCE):
+        kind = "appearance"
+    elif factor.name == "identity" or factor.personal:
+        kind = "identity"
+    else:
+        return ""
+    return next((code for code in HOMES[kind] if code in codes), "")
+
+
+def _described(factor: Factor, split: Split, codes: Sequence[str]) -> dict[str, Any]:
+    return {
+        "kind": factor.kind,
+        "classes": len(factor.classes),
+        "home": home(factor, codes),
+        "split": [len(split.train), len(split.val), len(split.test)],
+    }
 
 
 # Probes -------------------------------------------------------------------------------------------
 
 
 def decode(
-    code: Array, factor: Factor, split: Split, groups: NDArray[np.str_], seed: int = 0
+    code: Array,
+    factor: Factor,
+    split: Split,
+    groups: NDArray[np.str_],
+    seed: int = 0,
+    memory: Memory | None = None,
 ) -> dict[str, Any]:
     """Decode a factor from a code ``(N, D)`` by both probes; the better one on validation counts.
+
+    Args:
+        code: All faces.
+        factor: What is decoded.
+        split: Rows to train on, to choose by and to measure on.
+        groups: ``(N,)`` whom the bootstrap draws whole.
+        seed: Seed of components, kernel and bootstrap.
+        memory: Features of this code by split, so that factors of one split share them.
 
     Returns:
         See ``LeakageReport.cells``.
     """
-    parts = [code[rows] for rows in (split.train, split.val, split.test)]
-    if code.shape[1] > DIMS:
-        project = fit_pca(parts[0], DIMS, seed)
-        parts = [project(part) for part in parts]
+    parts, curved = _features(code, split, seed, {} if memory is None else memory)
     labels = [factor.values[rows] for rows in (split.train, split.val, split.test)]
     tried = {}
-    for name, features in (("linear", parts), ("nonlinear", _kernel(parts, seed))):
+    for name, features in (("linear", parts), ("nonlinear", curved)):
         guess = _guess(features, labels, factor)
         validation = _score(_sums(factor, labels[1], guess[0]).sum(0), factor)
         tried[name] = (float(validation), guess[1])
@@ -420,6 +476,21 @@ def decode(
         "measure": "balanced accuracy" if factor.kind == "class" else "R²",
         **{name: float(_score(s.sum(0), factor)) for name, s in sums.items()},
     }
+
+
+def _features(
+    code: Array, split: Split, seed: int, memory: Memory
+) -> tuple[list[Array], list[Array]]:
+    """Return the features of the linear and of the non-linear probe, of train, val and test."""
+    rows = (split.train, split.val, split.test)
+    key = b"/".join(part.tobytes() for part in rows)
+    if key not in memory:
+        parts = [code[part] for part in rows]
+        if code.shape[1] > DIMS:
+            project = fit_pca(parts[0], DIMS, seed)
+            parts = [project(part) for part in parts]
+        memory[key] = parts, _kernel(parts, seed)
+    return memory[key]
 
 
 def _kernel(parts: Sequence[Array], seed: int) -> list[Array]:
@@ -586,7 +657,7 @@ def _plain(values: NDArray[Any]) -> list[float | None]:
 def _swaps(
     spec: str | Encoder | Callable[[Image], Any], faces: Faces, seed: int
 ) -> dict[str, dict[str, Any]]:
-    if not isinstance(spec, str) or not code_names(spec):
+    if not isinstance(spec, str) or not code_sizes(spec):
         return {}
     from mien import weights
 
@@ -614,8 +685,6 @@ def swap_consistency(method: Method, crops: Image, drivers: Image) -> dict[str, 
         face's own. 0.5 is chance, 1 is right.
     """
     import torch
-
-    from mien.evaluate.pictures import resize
 
     size = int(getattr(method.config, "size", 64))
 
@@ -677,16 +746,19 @@ def _picture(report: LeakageReport) -> Any:
                      labelbottom=False)  # fmt: skip
     for label in axes.get_xticklabels():
         label.set_ha("left")
-    axes.set_yticks(range(len(rows)), [f"{r} code" if r in OWN else r for r in rows])
+    axes.set_yticks(range(len(rows)), [f"{r} code" if r in HOMES else r for r in rows])
+    framed = False
     for (row, column), value in np.ndenumerate(scores):
         colour = "white" if value > 0.6 else "black"
         axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=9)
-        if columns[column] in OWN.get(rows[row], ()):
+        if report.factors[columns[column]]["home"] == rows[row]:
+            framed = True
             frame = Rectangle((column - 0.47, row - 0.46), 0.94, 0.92, fill=False, linewidth=2.2)
             axes.add_patch(frame)
     kept = sum(r not in (ALL, WHOLE) for r in rows)
     axes.axhline(kept - 0.5, color="black", linewidth=1)
     figure.colorbar(picture, ax=axes, label="0 chance, 1 everything")
     figure.suptitle(f"What each code of {report.encoder} gives away", fontsize=12)
-    axes.set_xlabel("framed: what the code is there for; the rest should be pale", fontsize=9)
+    if framed:
+        axes.set_xlabel("framed: what the code is there for; the rest should be pale", fontsize=9)
     return figure

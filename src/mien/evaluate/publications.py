@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mien.evaluate.cplfw import Cplfw
-from mien.evaluate.encoders import Encoder, code_names, encoder
+from mien.evaluate.encoders import Encoder, code_sizes, encoder
 from mien.evaluate.expression import RafDb
 from mien.evaluate.fer2013 import Fer2013
 from mien.evaluate.lfw import Lfw
@@ -219,7 +219,7 @@ def _sized(
 ) -> str | Encoder | Callable[[Image], Any]:
     """Return the spec with the publication's size; features alone can be taken at any."""
     size = SIZES.get((publication, task))
-    if not size or not isinstance(spec, str) or ",size=" in spec or not code_names(spec):
+    if not size or not isinstance(spec, str) or ",size=" in spec or not code_sizes(spec):
         return spec
     return f"{spec},size={size}"
 
