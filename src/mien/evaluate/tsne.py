@@ -18,7 +18,7 @@ from mien.files.errors import MissingExtraError, TableError, nearest
 
 FACES = 2000  # shown at most
 COMPONENTS = 50  # that t-SNE starts from
-COLOURS = 12  # classes with a colour of their own; the rest is grey
+COLOURS = 10  # classes with a colour of their own; the rest is grey
 
 
 def save_tsne(
