@@ -89,6 +89,8 @@ def test_two_processes_keep_equal_weights(table, tmp_path):
 
 @pytest.mark.slow
 def test_error_in_processes_is_one_sentence(table, tmp_path):
-    recipe = write_recipe(tmp_path / "a.yaml", table, config={"explode_at": 3})
+    file = write_recipe(tmp_path / "a.yaml", table, config={"explode_at": 3})
+    job = Job(load_recipe(file, processes=2), tmp_path / "out", "mien train a.yaml")
     with pytest.raises(ConfigError, match="not a finite number at step 4"):
-        train(recipe, out=tmp_path / "out", accelerator="cpu", threads=1, devices=2)
+        # As the command would; the function's module tells the processes of the tiny method.
+        launch(train_and_compare, job, devices=2, accelerator="cpu", precision="32-true")
