@@ -51,6 +51,32 @@ class ResidualBlock(nn.Module):
         return lrelu(x + self.conv2(lrelu(self.conv1(x))))
 
 
+class Stem(nn.Module):
+    """Image ``(B, 3, H, W)`` → features of 1/2, 1/4 and 1/8 of its size: where encoders begin.
+
+    Shapes in comments are for 64 px and width w.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        w = width
+        act = nn.LeakyReLU(0.1)
+        self.conv1 = nn.Sequential(nn.Conv2d(3, w, 7, 2, 3), act, conv3(w, w), act)  # w 32²
+        self.layer1 = nn.Sequential(conv3(w, w), act, LinearAttention(w), conv3(w, w), act)
+        self.layer2_1 = nn.Sequential(
+            conv3(w, 2 * w, 2), act, LinearAttention(2 * w), conv3(2 * w, 2 * w), act
+        )  # 2w 16²
+        self.resblock1 = ResidualBlock(2 * w)
+        self.resblock2 = ResidualBlock(2 * w)
+        self.layer2_2 = nn.Sequential(conv3(2 * w, 2 * w, 2), act, conv3(2 * w, 2 * w), act)  # 8²
+
+    def stem(self, x: Tensor) -> list[Tensor]:
+        """Return w 32², 2w 16² and 2w 8² for a 64 px input."""
+        s1 = self.layer1(self.conv1(x))
+        s2 = self.resblock2(self.resblock1(self.layer2_1(s1)))
+        return [s1, s2, self.layer2_2(s2)]
+
+
 def he_init(module: nn.Module) -> None:
     """Conv weights N(0, sqrt(2 / (k·k·out))), linear weights N(0, 0.01), biases 0."""
     for layer in module.modules():

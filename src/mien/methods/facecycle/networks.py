@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mien.data.warp import inverse_flow, warp
-from mien.nets.blocks import LinearAttention, ResidualBlock, conv3, he_init, lrelu
+from mien.nets.blocks import LinearAttention, ResidualBlock, Stem, conv3, he_init, lrelu
 from mien.nets.vgg import Vgg19
 
 CODE = 256  # length of c_exp and c_id
 
 
-class Encoder(nn.Module):
+class Encoder(Stem):
     """Image → code ``(B, 256)`` in (-1, 1). E_exp and E_id are two of these.
 
     ``features`` is fully convolutional (any size); ``forward`` needs 64 px, for which the flattened
@@ -25,17 +25,9 @@ class Encoder(nn.Module):
     """
 
     def __init__(self, width: int = 64) -> None:
-        super().__init__()
+        super().__init__(width)
         w = width
         act = nn.LeakyReLU(0.1)
-        self.conv1 = nn.Sequential(nn.Conv2d(3, w, 7, 2, 3), act, conv3(w, w), act)  # w 32²
-        self.layer1 = nn.Sequential(conv3(w, w), act, LinearAttention(w), conv3(w, w), act)
-        self.layer2_1 = nn.Sequential(
-            conv3(w, 2 * w, 2), act, LinearAttention(2 * w), conv3(2 * w, 2 * w), act
-        )  # 2w 16²
-        self.resblock1 = ResidualBlock(2 * w)
-        self.resblock2 = ResidualBlock(2 * w)
-        self.layer2_2 = nn.Sequential(conv3(2 * w, 2 * w, 2), act, conv3(2 * w, 2 * w), act)  # 8²
         self.layer3_1 = nn.Sequential(conv3(2 * w, 4 * w, 2), act, conv3(4 * w, 4 * w), act)  # 4²
         self.layer3_2 = nn.Sequential(conv3(4 * w, 4 * w), act, conv3(4 * w, 2 * w), act)  # 2w 4²
         self.fc = nn.Sequential(
@@ -45,12 +37,9 @@ class Encoder(nn.Module):
 
     def stage_outputs(self, x: Tensor) -> list[Tensor]:
         """Return w 32², 2w 16², 2w 8², 4w 4², 2w 4² for a 64 px input."""
-        x = self.conv1(x)
-        s1 = self.layer1(x)
-        s2 = self.resblock2(self.resblock1(self.layer2_1(s1)))
-        s3 = self.layer2_2(s2)
-        s4 = self.layer3_1(s3)
-        return [s1, s2, s3, s4, self.layer3_2(s4)]
+        stages = self.stem(x)
+        s4 = self.layer3_1(stages[-1])
+        return [*stages, s4, self.layer3_2(s4)]
 
     def features(self, x: Tensor) -> Tensor:
         """Return the last convolutional features ``(B, 2w, h, w)``; 4x4 at 64 px, 7x7 at 100 px."""

@@ -13,7 +13,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mien.nets.blocks import LinearAttention, ResidualBlock, conv3, he_init
+from mien.nets.blocks import Stem, conv3, he_init
 
 
 def code_length(width: int, size: int) -> int:
@@ -21,32 +21,22 @@ def code_length(width: int, size: int) -> int:
     return 2 * width * (size // 16) ** 2
 
 
-class Trunk(nn.Module):
+class Trunk(Stem):
     """T: image ``(B, 3, H, W)`` → shared features t ``(B, 2w, H/16, W/16)``.
 
     FaceCycle's encoder with another end; fully convolutional. The rivals of PCL train it too.
     """
 
     def __init__(self, width: int = 64) -> None:
-        super().__init__()
+        super().__init__(width)
         w = width
         act = nn.LeakyReLU(0.1)
-        self.conv1 = nn.Sequential(nn.Conv2d(3, w, 7, 2, 3), act, conv3(w, w), act)  # w 32²
-        self.layer1 = nn.Sequential(conv3(w, w), act, LinearAttention(w), conv3(w, w), act)
-        self.layer2_1 = nn.Sequential(
-            conv3(w, 2 * w, 2), act, LinearAttention(2 * w), conv3(2 * w, 2 * w), act
-        )  # 2w 16²
-        self.resblock1 = ResidualBlock(2 * w)
-        self.resblock2 = ResidualBlock(2 * w)
-        self.layer2_2 = nn.Sequential(conv3(2 * w, 2 * w, 2), act, conv3(2 * w, 2 * w), act)  # 8²
         self.layer3_1 = nn.Sequential(conv3(2 * w, 4 * w, 2), act, conv3(4 * w, 2 * w), act)  # 4²
         he_init(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return t; 4x4 at 64 px, 7x7 at 100 px."""
-        x = self.layer2_1(self.layer1(self.conv1(x)))
-        x = self.layer2_2(self.resblock2(self.resblock1(x)))
-        t: Tensor = self.layer3_1(x)
+        t: Tensor = self.layer3_1(self.stem(x)[-1])
         return t
 
 
