@@ -314,6 +314,8 @@ def test_interrupted_commands_exit_with_130() -> None:
     code = (
         "import os, signal, sys, mien.edit.provenance as p\n"
         "from mien.cli import main\n"
+        # What a shell starts in the background inherits an ignored SIGINT.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "p.read_provenance = lambda file: os.kill(os.getpid(), signal.SIGINT)\n"
         "sys.argv = ['mien', 'verify', 'x.png']\n"
         "main()"
