@@ -3,7 +3,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from mien.faces.align import invert, transform_points, warp_crop
@@ -64,6 +64,9 @@ class TestRoundTrip:
 
 
 class TestPaste:
+    @example(
+        place=(0.0, 1.5, 0.30078125, 0.0), blend="feather", mask="ellipse", detail=False, size=32
+    )
     @settings(max_examples=15, deadline=None, suppress_health_check=FIXTURES)
     @given(
         place=places,
@@ -81,7 +84,9 @@ class TestPaste:
         before = photo.copy()
         result = paste(photo, face, new, blend=blend, mask=mask, detail=detail)
         np.testing.assert_array_equal(photo, before)
-        assert not changed(result, photo)[~inside_crop(photo, face)].any()
+        # A photo pixel larger than a crop pixel may lie half in the crop: it takes its share.
+        reach = 0.75 / place[2] if place[2] < 1 else 0.0
+        assert not changed(result, photo)[~inside_crop(photo, face, -reach)].any()
 
     def test_the_middle_takes_the_whole_change(self, smooth_photo, face_at):
         photo = (smooth_photo(320, 240) // 2 + 50).astype(np.uint8)
