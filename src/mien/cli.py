@@ -522,7 +522,7 @@ def train(
     accelerator: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     precision: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="32-true, bf16-mixed or 16-mixed."),
+        typer.Option(help="auto, 32-true, bf16-mixed or 16-mixed."),
     ] = None,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads a process; 0: all.")] = 0,
     tensorboard: Annotated[

@@ -138,6 +138,20 @@ def test_weights_at_another_size(toy: str) -> None:
     assert made(_crops(40)).shape == (3, 3 * 20 * 20)
 
 
+def test_features_of_an_earlier_stage(toy: str) -> None:
+    crops = _crops(64)
+    made = {k: encoder(f"facecycle,stage={k}", "expression") for k in (0, 2, 5)}
+    assert np.array_equal(made[0](crops), made[5](crops))
+    assert made[2](crops).shape == (3, 64 * 8 * 8)
+    assert made[0].key != made[2].key
+    with pytest.raises(ConfigError, match="stages 1 to 5, no 6"):
+        encoder("facecycle,stage=6")(crops)
+    with pytest.raises(ConfigError, match="is a code"):
+        encoder("facecycle@identity,stage=2")
+    with pytest.raises(ConfigError, match="features of one stage"):
+        encoder(f"{toy},stage=2")
+
+
 def test_a_method_without_features_gives_its_code(toy: str) -> None:
     made = encoder(toy.replace("toy.", "codes-only."), "identity")
     assert made(_crops(32)).shape == (3, 4)

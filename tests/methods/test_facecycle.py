@@ -3,10 +3,11 @@
 import pytest
 import torch
 
+from mien.data.warp import warp
 from mien.files.errors import ConfigError, WeightsError
 from mien.methods.base import config_from
 from mien.methods.facecycle import FaceCycle
-from mien.methods.facecycle.losses import focus, gram, gram_loss, margin, symmetry
+from mien.methods.facecycle.losses import dissimilarity, focus, gram, gram_loss, margin, symmetry
 from mien.methods.facecycle.networks import (
     Encoder,
     FlowDecoder,
@@ -65,9 +66,25 @@ def test_shapes_of_the_paper():
     shapes = [tuple(s.shape[1:]) for s in encoder.stage_outputs(x)]
     assert shapes == [(64, 32, 32), (128, 16, 16), (128, 8, 8), (256, 4, 4), (128, 4, 4)]
     assert encoder(x).shape == (1, 256)
-    assert encoder.features(torch.zeros(1, 3, 100, 100)).flatten(1).shape == (1, 6272)
-    assert encoder.features(torch.zeros(1, 3, 256, 256)).flatten(1).shape == (1, 32768)
+    assert encoder.stage_features(torch.zeros(1, 3, 100, 100)).shape == (1, 6272)
+    assert encoder.stage_features(torch.zeros(1, 3, 256, 256)).shape == (1, 32768)
     assert all(f.shape == (2, 2, 16, 16) for f in FlowDecoder()(torch.zeros(2, 256)))
+
+
+def test_half_precision_spares_what_needs_more():
+    """Flows, structure and pictures are single precision while convolutions are not."""
+    torch.manual_seed(0)
+    x, code = torch.rand(2, 3, 64, 64), torch.rand(2, 256)
+    decoder = FlowDecoder(8)
+    with torch.autocast("cpu", torch.bfloat16):
+        flow, inverse = decoder(code)
+        drawn = Generator(8, 1)(x, flow)
+        moved = warp(x.bfloat16(), flow)
+        unlike = dissimilarity(x, [x + 1e-3])[0]
+        squares = gram(x.bfloat16())
+    assert {v.dtype for v in (flow, inverse, drawn, moved, unlike, squares)} == {torch.float32}
+    assert unlike == pytest.approx(dissimilarity(x, [x + 1e-3])[0].item(), rel=1e-4, abs=1e-6)
+    assert not torch.equal(flow, flow.bfloat16().float())  # finer than half precision
 
 
 def test_flow_is_near_the_identity_at_the_start():

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from mien.data.cache import FaceCache
@@ -88,6 +89,52 @@ def test_shapes_of_the_paper():
     assert [z.shape for z in Backbone()(torch.zeros(2, 3, 64, 64))] == [(2, 2048)] * 3
     assert head()(torch.zeros(2, 2048)).shape == (2, 512)
     assert Decoder()(torch.zeros(2, 2048), torch.zeros(2, 2048)).shape == (2, 3, 64, 64)
+
+
+def test_features_of_every_stage():
+    trunk, x = Trunk(4), torch.rand(2, 3, 64, 64)
+    outputs = trunk.stage_outputs(x)
+    assert torch.equal(trunk.stage_features(x), trunk(x).flatten(1))
+    assert torch.equal(trunk.stage_features(x, 4), trunk(x).flatten(1))
+    assert [trunk.stage_features(x, k).shape[1] for k in (1, 2, 3)] == [4 * 64, 8 * 64, 8 * 64]
+    blocks = outputs[0].unflatten(3, (8, 4)).unflatten(2, (8, 4)).mean((3, 5))
+    assert torch.allclose(trunk.stage_features(x, 1), blocks.flatten(1), atol=1e-6)
+    with pytest.raises(ConfigError, match="stages 1 to 4, no 5"):
+        trunk.stage_features(x, 5)
+
+
+@pytest.mark.parametrize("norm", ["batch", "group"])
+def test_normalised_trunk(norm):
+    """Every 3x3 and 7x7 convolution gets a layer of the kind; what it puts out is normalised."""
+    torch.manual_seed(0)
+    plain, net = Backbone(8), Backbone(8, norm)
+    kind = nn.BatchNorm2d if norm == "batch" else nn.GroupNorm
+    wide = [m for m in plain.modules() if isinstance(m, nn.Conv2d) and m.kernel_size != (1, 1)]
+    assert sum(isinstance(m, kind) for m in net.modules()) == len(wide) == 18
+    seen = []
+    layer = net.trunk.layer3_1[0][1]
+    layer.register_forward_hook(lambda module, given, out: seen.append(out))
+    net(torch.rand(16, 3, 64, 64))
+    dims = (0, 2, 3) if norm == "batch" else (2, 3)
+    groups = seen[0] if norm == "batch" else seen[0].unflatten(1, (4, 8)).flatten(2, 3)
+    assert groups.mean(dims).abs().max() < 1e-4
+    assert (groups.var(dims, correction=0) - 1).abs().max() < 0.05
+
+
+def test_random_crops_of_the_face_contrast():
+    """A switch of ours: the two crops overlap, unlike those of different quadrants."""
+    x = torch.linspace(-1, 1, 64).expand(8, 3, 64, 64).contiguous()
+    plain = {"jitter": 0.0, "gray": 0.0, "blur": 0.0, "sobel": 0.0}
+    ranges = {}
+    for crops in ("quadrants", "random"):
+        method = small(width=4, face_crops=crops, views=plain)
+        views = method.face_views(x, torch.Generator().manual_seed(0))
+        assert views.shape == (16, 3, 64, 64)
+        ranges[crops] = views.flatten(1).amax(1) - views.flatten(1).amin(1)
+    assert ranges["quadrants"].amax() < 0.4  # 24 of 64 pixels
+    assert ranges["random"].amax() > 0.6
+    with pytest.raises(ConfigError, match="face_crops has no value 'randm'"):
+        small(face_crops="randm")
 
 
 @pytest.mark.parametrize("size", [32, 64, 128])

@@ -285,6 +285,15 @@ def test_mixed_precision_trains(recipe, tmp_path):
     assert lines(full)[0]["loss"] != lines(out)[0]["loss"]
 
 
+@pytest.mark.parametrize("units", [True, False])
+def test_automatic_precision(recipe, tmp_path, monkeypatch, units):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": units})
+    out = go(recipe, tmp_path / "out", precision="auto", overrides=["steps=1"])
+    card = load_weights(out / "weights.safetensors")[1]
+    assert card["recipe"]["precision"] == ("bf16-mixed" if units else "32-true")
+
+
 def test_tensorboard(recipe, tmp_path):
     out = go(recipe, tmp_path / "out", overrides=["steps=1"], tensorboard=True)
     assert list((out / "tensorboard").glob("events.*"))

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mien.data.augment import color_jitter, gaussian_blur, grayscale, sobel
+from mien.data.augment import (
+    color_jitter,
+    gaussian_blur,
+    grayscale,
+    horizontal_flip,
+    random_resized_crop,
+    sobel,
+)
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,24 @@ def draw_view(x: Tensor, generator: torch.Generator, settings: ViewSettings) -> 
     taps = 2 * (x.shape[-1] // 20) + 1  # a tenth of the side: 7 of 64 pixels
     x = gaussian_blur(x, generator, s.sigma, p=s.blur, taps=taps)
     return sobel(x, generator, p=s.sobel)
+
+
+def moved_crops(
+    x: Tensor,
+    generator: torch.Generator,
+    area: tuple[float, float] = (0.2, 1.0),
+    mirror: float = 0.5,
+) -> Tensor:
+    """Cut pictures ``(B, 3, S, S)`` at random places and sizes and mirror some of them.
+
+    Args:
+        x: Values are not looked at.
+        generator: Source of randomness.
+        area: Smallest and largest share of the picture's area.
+        mirror: Share of mirrored crops.
+    """
+    x = random_resized_crop(x, generator, area, (3 / 4, 4 / 3))
+    return horizontal_flip(x, generator, mirror)[0]
 
 
 def step_generator(like: Tensor) -> torch.Generator:

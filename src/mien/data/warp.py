@@ -20,6 +20,11 @@ def base_grid(height: int, width: int, like: Tensor) -> Tensor:
     return torch.stack(torch.meshgrid(x, y, indexing="xy"))[None]
 
 
+def at_least_single(x: Tensor) -> Tensor:
+    """Return ``x`` as float32 if it is of half precision."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
 def resize_flow(flow: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize a flow ``(B, 2, h, w)`` to ``(B, 2, *size)``; its units are free of the size."""
     if flow.shape[-2:] == size:
@@ -30,10 +35,12 @@ def resize_flow(flow: Tensor, size: tuple[int, int]) -> Tensor:
 def warp(x: Tensor, flow: Tensor) -> Tensor:
     """Sample ``x`` ``(B, C, H, W)`` at the places that ``flow`` ``(B, 2, h, w)`` names.
 
-    Bilinear, zero beyond the border. A zero flow returns ``x``.
+    Bilinear, zero beyond the border. A zero flow returns ``x``. Places are single precision at
+    least: the half kind would round them to an eighth of a pixel.
     """
-    flow = resize_flow(flow, (x.shape[-2], x.shape[-1]))
+    flow = resize_flow(at_least_single(flow), (x.shape[-2], x.shape[-1]))
     grid = (base_grid(x.shape[-2], x.shape[-1], flow) + flow).permute(0, 2, 3, 1)
+    x = x.to(flow.dtype)
     return F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
 
 

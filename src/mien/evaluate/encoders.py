@@ -4,8 +4,10 @@ Specs (options are appended as ``,name=value``):
 
 - ``NAME`` or ``FILE.safetensors``: shipped or own weights. ``@expression``, ``@identity`` … pick a
   code, ``@features`` the convolutional features of the factor that the task asks for,
-  ``@identity-features`` those of another; ``+`` joins several. Option ``size``.
-- ``untrained:NAME``: the same networks freshly initialised. Options ``size``, ``seed``.
+  ``@identity-features`` those of another; ``+`` joins several. Options ``size`` and ``stage``
+  (features of an earlier stage of the network, from 1).
+- ``untrained:NAME``: the same networks freshly initialised. Options ``size``, ``stage``,
+  ``seed``.
 - ``hog`` (``size``, ``cell``), ``lbp`` (``size``, ``patch``), ``pixels`` (``size``).
 - ``onnx:FILE``: an ONNX model. Options ``size``, ``mean``, ``std``, ``channels`` (rgb or bgr),
   ``output``.
@@ -17,6 +19,7 @@ training pictures.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import re
 from collections.abc import Callable
@@ -211,14 +214,19 @@ def _weights(options: _Options, factor: str) -> Encoder:
     size = options.integer("size", native, low=16)
     method = method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     parts = _parts(method, which, factor, native, options.spec)
+    stage = options.integer("stage", 0, low=0)
+    if stage and not all(part.endswith(_FEATURES) for part in parts):
+        raise ConfigError(f"stage is an option of features, and {options.spec} is a code.")
+    if stage and "stage" not in inspect.signature(getattr(method, _FEATURES)).parameters:
+        raise ConfigError(f"{method.name} has features of one stage; leave stage out.")
 
     def run(crops: Image) -> Array:
         images = torch.from_numpy(np.ascontiguousarray(crops)).permute(0, 3, 1, 2)
         with torch.inference_mode():
-            out = _codes(method, images.float().div_(127.5).sub_(1.0), parts)
+            out = _codes(method, images.float().div_(127.5).sub_(1.0), parts, stage)
         return out.float().numpy()
 
-    return Encoder(name, _method_key(method, parts), size, run, seen=seen)
+    return Encoder(name, _method_key(method, parts, stage), size, run, seen=seen)
 
 
 def _parts(method: Method, which: str, factor: str, native: int, spec: str) -> tuple[str, ...]:
@@ -228,7 +236,7 @@ def _parts(method: Method, which: str, factor: str, native: int, spec: str) -> t
             factors = list(method.encode(torch.zeros(1, 3, native, native)))
         except NotImplementedError:
             factors = []
-    has_features = any(callable(getattr(method, n, None)) for n in ("probe_features", _FEATURES))
+    has_features = callable(getattr(method, _FEATURES, None))
     own = factor if factor in factors else (factors or [factor])[0]
     choices = [*factors]
     if has_features:
@@ -244,7 +252,7 @@ def _parts(method: Method, which: str, factor: str, native: int, spec: str) -> t
     return parts
 
 
-def _codes(method: Method, images: Tensor, parts: tuple[str, ...]) -> Tensor:
+def _codes(method: Any, images: Tensor, parts: tuple[str, ...], stage: int) -> Tensor:
     """Return the concatenated codes and features ``(B, D)``."""
     out = []
     codes = None
@@ -254,14 +262,13 @@ def _codes(method: Method, images: Tensor, parts: tuple[str, ...]) -> Tensor:
             codes = codes or method.encode(images)
             out.append(codes[factor])
             continue
-        features = getattr(method, "probe_features", None) or getattr(method, _FEATURES)
-        out.append(features(images, factor))
+        out.append(method.features(images, factor, **({"stage": stage} if stage else {})))
     return torch.cat([o.flatten(1) for o in out], 1)
 
 
-def _method_key(method: Method, parts: tuple[str, ...]) -> str:
+def _method_key(method: Method, parts: tuple[str, ...], stage: int) -> str:
     """Return a hash over class, configuration, parts and every tensor."""
-    digest = hashlib.sha256(repr((method.name, method.config, method.stage, parts)).encode())
+    digest = hashlib.sha256(repr((method.name, method.config, method.stage, parts, stage)).encode())
     for name, value in sorted(method.state_dict().items()):
         digest.update(name.encode())
         digest.update(value.detach().contiguous().numpy().tobytes())

@@ -14,13 +14,12 @@ import torch
 from torch import Tensor, nn, optim
 from torch.nn import functional as F
 
-from mien.data.augment import horizontal_flip, random_resized_crop
 from mien.data.singles import SingleSampler
-from mien.data.views import ViewSettings, draw_view, step_generator
+from mien.data.views import ViewSettings, draw_view, moved_crops, step_generator
 from mien.faces.face import Image
-from mien.files.errors import ConfigError
+from mien.files.errors import ConfigError, nearest
 from mien.methods.base import Batch, Codes, Method, Sampler, config_from, picture_grid
-from mien.methods.pcl.networks import Trunk, code_length
+from mien.methods.pcl.networks import NORMS, Trunk, code_length
 
 
 class TwoViews(Method):
@@ -32,6 +31,7 @@ class TwoViews(Method):
 
         width: int = 64  # channels of the first layer
         size: int = 64  # side of the images in pixels
+        norm: str = "none"  # normalisation in the trunk: none as in PCL, batch or group
         crop: tuple[float, float] = (0.2, 1.0)  # smallest and largest area of a view
         mirror: float = 0.5  # share of mirrored views
         weight_decay: float = 1e-4
@@ -46,7 +46,9 @@ class TwoViews(Method):
         if config.size < 32 or config.size % 16:
             raise ConfigError(f"size is a multiple of 16 from 32 on, not {config.size}.")
         self.view_settings: ViewSettings = config_from(ViewSettings, config.views)
-        self.trunk = Trunk(config.width)
+        if config.norm not in NORMS:
+            raise ConfigError(f"norm has no value {config.norm!r}{nearest(config.norm, NORMS)}")
+        self.trunk = Trunk(config.width, config.norm)
         self.length = code_length(config.width, config.size)  # of the flattened trunk
 
     def sampler(self, caches: list[Any], batch_size: int, seed: int, rank: int) -> Sampler:
@@ -66,9 +68,7 @@ class TwoViews(Method):
         Rows i and B + i are views of one image.
         """
         generator = step_generator(images)
-        x = images.repeat(2, 1, 1, 1)
-        x = random_resized_crop(x, generator, self.config.crop, (3 / 4, 4 / 3))
-        x, _ = horizontal_flip(x, generator, self.config.mirror)
+        x = moved_crops(images.repeat(2, 1, 1, 1), generator, self.config.crop, self.config.mirror)
         return (draw_view(x, generator, self.view_settings) + 1) / 2
 
     def represent(self, views: Tensor) -> Tensor:
@@ -93,11 +93,14 @@ class TwoViews(Method):
             images = F.interpolate(images, size, mode="bilinear", antialias=True)
         return {"trunk": self.represent((images + 1) / 2)}
 
-    def features(self, images: Tensor, code: str = "trunk") -> Tensor:
-        """Return the flattened trunk at any size: 64 px give 2w·4·4 features, 100 px 2w·7·7."""
+    def features(self, images: Tensor, code: str = "trunk", stage: int = 0) -> Tensor:
+        """Return the flattened trunk at any size: 64 px give 2w·4·4 features, 100 px 2w·7·7.
+
+        ``stage`` from 1 picks an earlier one, see ``Stem.stage_features``.
+        """
         if code != "trunk":
             raise ConfigError(f"These weights have the code 'trunk' only, not {code!r}.")
-        return self.represent((images + 1) / 2)
+        return self.trunk.stage_features((images + 1) / 2, stage)
 
 
 def mlp(*lengths: int, norm: bool = True) -> nn.Sequential:

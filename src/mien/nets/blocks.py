@@ -7,7 +7,10 @@ import math
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mien.files.errors import ConfigError
 from mien.nets.winograd import Conv3x3
+
+_GRID = 8  # places a side that features of an early stage keep
 
 
 def lrelu(x: Tensor) -> Tensor:
@@ -75,6 +78,28 @@ class Stem(nn.Module):
         s1 = self.layer1(self.conv1(x))
         s2 = self.resblock2(self.resblock1(self.layer2_1(s1)))
         return [s1, s2, self.layer2_2(s2)]
+
+    def stage_outputs(self, x: Tensor) -> list[Tensor]:
+        """Return what every stage makes of ``x``, ``stem`` first; a subclass adds its own."""
+        return self.stem(x)
+
+    def stage_features(self, x: Tensor, stage: int = 0) -> Tensor:
+        """Return what a stage makes of ``x`` ``(B, 3, H, W)`` as vectors ``(B, D)``.
+
+        Args:
+            x: Images as the network wants them.
+            stage: From 1, averaged over a grid of 8x8 where it is finer; 0: the last, as it is.
+
+        Raises:
+            ConfigError: No such stage.
+        """
+        outputs = self.stage_outputs(x)
+        if not 0 <= stage <= len(outputs):
+            raise ConfigError(f"These networks have stages 1 to {len(outputs)}, no {stage}.")
+        y = outputs[stage - 1]
+        if stage and y.shape[-1] > _GRID:
+            y = F.adaptive_avg_pool2d(y, _GRID)
+        return y.flatten(1)
 
 
 def he_init(module: nn.Module) -> None:

@@ -7,6 +7,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from mien.data.warp import at_least_single
+
 _WINDOW, _SIGMA = 11, 1.5
 
 
@@ -39,10 +41,11 @@ def ssim(x: Tensor, y: Tensor, data_range: float = 1.0) -> Tensor:
         ``(kB,)``.
     """
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
-    x = x.contiguous()
-    y = y.contiguous().view(-1, *x.shape)  # (k, B, C, H, W)
-    mx, xx = _blur(torch.stack([x, x * x]))
-    my, yy, xy = _blur(torch.stack([y, y * y, x * y]))
+    x = at_least_single(x).contiguous()
+    y = at_least_single(y).contiguous().view(-1, *x.shape)  # (k, B, C, H, W)
+    with torch.autocast(x.device.type, enabled=False):  # variances are differences of near equals
+        mx, xx = _blur(torch.stack([x, x * x]))
+        my, yy, xy = _blur(torch.stack([y, y * y, x * y]))
     square, product = mx * mx + my * my, mx * my
     value = (2 * product + c1) * (2 * (xy - product) + c2)
     value = value / ((square + c1) * (xx + yy - square + c2))

@@ -34,7 +34,7 @@ from mien.train.checkpoint import (
 )
 from mien.train.ema import Ema
 from mien.train.log import Log, say
-from mien.train.parallel import Parallel, cores, launch
+from mien.train.parallel import Parallel, cores, fast_precision, launch
 from mien.train.prefetch import channels_last, prefetch
 from mien.train.recipe import Overrides, Recipe, load_recipe, override_pairs
 from mien.train.signals import forward_signals, stop_on_signal
@@ -114,6 +114,8 @@ def train(
     if precision is not None:
         pairs.append(("precision", precision))
     settings = load_recipe(recipe, dict(pairs), processes=devices)
+    if settings.precision == "auto":
+        settings = dataclasses.replace(settings, precision=fast_precision(accelerator))
     name = Path(recipe).with_suffix("").name
     folder = Path(out) if out is not None else Path("runs") / settings.method / name
     earlier = checkpoints(folder / "checkpoints")

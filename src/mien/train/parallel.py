@@ -117,6 +117,21 @@ class Parallel:
                 parameter.grad.copy_(mean)
 
 
+def fast_precision(accelerator: str) -> str:
+    """Return ``bf16-mixed`` where the device has matrix units for bfloat16, else ``32-true``.
+
+    On a CPU these are AMX tiles: convolutions are five to nine times as fast in them, and slower
+    than float32 without them.
+    """
+    if accelerator in ("auto", "cuda") and torch.cuda.is_available():
+        return (
+            "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
+        )
+    if accelerator in ("auto", "cpu") and torch.cpu.get_capabilities().get("amx_bf16", False):
+        return "bf16-mixed"
+    return "32-true"
+
+
 def launch(
     worker: Callable[..., Any], *args: Any, devices: int, accelerator: str, precision: str
 ) -> Any:

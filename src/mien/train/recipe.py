@@ -19,7 +19,7 @@ FOLDERS = (
     Path(__file__).resolve().parents[1] / "recipes",
     Path(__file__).resolve().parents[3] / "recipes",
 )
-PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
 
 Overrides = Mapping[str, Any] | Iterable[str]
 
@@ -42,7 +42,8 @@ class Recipe:
         warmup: Steps over which the learning rate grows linearly from 0.
         ema: Decay of the moving average of the weights; 0 turns it off.
         clip: Largest norm of the gradient of one optimiser; 0 turns clipping off.
-        precision: ``32-true``, ``bf16-mixed`` or ``16-mixed``.
+        precision: ``32-true``, ``bf16-mixed``, ``16-mixed``, or ``auto``: ``bf16-mixed`` where the
+            device multiplies matrices of it faster, else ``32-true``.
         seed: Seed of weights, batches and noise.
         preview_every: Steps between preview pictures; 0 turns them off.
         checkpoint_every: Steps between checkpoints.

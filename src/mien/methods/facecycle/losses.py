@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mien.data.warp import base_grid
+from mien.data.warp import at_least_single, base_grid
 from mien.nets.ssim import ssim
 
 # Eyes, nose tip, mouth corners and lips of a ``tight`` crop, in the units of a flow: x, y.
@@ -29,8 +29,9 @@ def symmetry(y: Tensor) -> Tensor:
 
 def gram(features: Tensor) -> Tensor:
     """F Fᵀ / (H·W) of ``(B, C, H, W)``: ``(B, C, C)``; not divided by C."""
-    f = features.flatten(2)
-    return f @ f.transpose(1, 2) / f.shape[-1]
+    f = at_least_single(features).flatten(2)
+    with torch.autocast(f.device.type, enabled=False):
+        return f @ f.transpose(1, 2) / f.shape[-1]
 
 
 def gram_loss(found: list[Tensor], target: list[Tensor]) -> Tensor:

@@ -351,19 +351,20 @@ class FaceCycle(Method):
             codes["identity"] = self.e_id(x)
         return codes
 
-    def features(self, images: Tensor, code: str = "expression") -> Tensor:
+    def features(self, images: Tensor, code: str = "expression", stage: int = 0) -> Tensor:
         """Return the flattened convolutional features behind a code, which the paper's probes use.
 
         Args:
             images: ``(B, 3, H, W)`` in [-1, 1]; 64 px give 2w·4·4 features, 100 px 2w·7·7.
             code: ``expression`` or ``identity``.
+            stage: 0, the last one, is the paper's; 1 to 5, see ``Stem.stage_features``.
         """
         encoders = {"expression": self.e_exp}
         if self.stage == "identity":
             encoders["identity"] = self.e_id
         if code not in encoders:
             raise ConfigError(f"These weights have no code {code!r}{nearest(code, encoders)}")
-        return encoders[code].features(self.normalise(images)).flatten(1)
+        return encoders[code].stage_features(self.normalise(images), stage)
 
     # Edits ---------------------------------------------------------------------------------------
     #

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mien.data.warp import inverse_flow, warp
+from mien.data.warp import at_least_single, inverse_flow, warp
 from mien.nets.blocks import LinearAttention, ResidualBlock, Stem, conv3, he_init, lrelu
 from mien.nets.vgg import Vgg19
 
@@ -20,8 +20,8 @@ CODE = 256  # length of c_exp and c_id
 class Encoder(Stem):
     """Image → code ``(B, 256)`` in (-1, 1). E_exp and E_id are two of these.
 
-    ``features`` is fully convolutional (any size); ``forward`` needs 64 px, for which the flattened
-    features are 2w·4·4 long.
+    ``stage_features`` is fully convolutional (any size); ``forward`` needs 64 px, for which the
+    flattened features are 2w·4·4 long.
     """
 
     def __init__(self, width: int = 64) -> None:
@@ -41,13 +41,9 @@ class Encoder(Stem):
         s4 = self.layer3_1(stages[-1])
         return [*stages, s4, self.layer3_2(s4)]
 
-    def features(self, x: Tensor) -> Tensor:
-        """Return the last convolutional features ``(B, 2w, h, w)``; 4x4 at 64 px, 7x7 at 100 px."""
-        return self.stage_outputs(x)[-1]
-
     def forward(self, x: Tensor) -> Tensor:
         """Return the code ``(B, 256)`` of ``x`` ``(B, 3, 64, 64)``."""
-        code: Tensor = self.fc(self.features(x).flatten(1))
+        code: Tensor = self.fc(self.stage_features(x))
         return code
 
 
@@ -79,7 +75,9 @@ class FlowDecoder(nn.Module):
         x = lrelu(self.conv3(self.attention2(lrelu(self.conv2(x)))))
         x = self.resblock2(self.resblock1(x))
         x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
-        flow = torch.tanh(self.to_flow(lrelu(self.conv4(x))))
+        x = lrelu(self.conv4(x))
+        with torch.autocast(x.device.type, enabled=False):  # a place needs more than 8 bits
+            flow = torch.tanh(self.to_flow(at_least_single(x)))
         return flow, inverse_flow(flow)
 
 
@@ -151,8 +149,7 @@ class Generator(nn.Module):
         y = self.blocks(F.relu(self.reduce(b)))
         y = F.relu(self.conv1(F.relu(self.up1(y))))
         y = F.relu(self.conv2(F.relu(self.up2(torch.cat([a, y], 1)))))
-        image: Tensor = self.to_rgb(y)
-        return image
+        return at_least_single(self.to_rgb(y))
 
     def forward(self, x: Tensor, flow: Tensor | None) -> Tensor:
         """``x`` ``(B, 3, H, W)``, ``flow`` ``(B, 2, h, w)`` or None → ``(B, 3, H, W)``."""
@@ -200,5 +197,4 @@ class Normaliser(nn.Module):
         y = (self.denorm if direction == "denorm" else self.renorm)(y, code)
         y = self.blocks(y)
         y = F.relu(self.conv1(F.relu(self.up1(y))))
-        image: Tensor = self.to_rgb(F.relu(self.up2(y)))
-        return image
+        return at_least_single(self.to_rgb(F.relu(self.up2(y))))

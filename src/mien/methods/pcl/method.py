@@ -31,7 +31,7 @@ from torch.nn import functional as F
 
 from mien.data.augment import quadrant_crops
 from mien.data.singles import SingleSampler
-from mien.data.views import ViewSettings, draw_view, step_generator
+from mien.data.views import ViewSettings, draw_view, moved_crops, step_generator
 from mien.faces.face import Image
 from mien.files.errors import ConfigError, WeightsError, nearest
 from mien.methods.base import (
@@ -53,7 +53,7 @@ from mien.methods.pcl.losses import (
     orthogonality,
     pose_contrast,
 )
-from mien.methods.pcl.networks import Backbone, Decoder, head
+from mien.methods.pcl.networks import NORMS, Backbone, Decoder, head
 
 SIZES = (32, 64, 128)
 
@@ -70,6 +70,7 @@ class PCL(Method):
         size: int = 64  # side of the images in pixels
         pose_images: int = 10  # of a batch; the others are shared by (a) and (b)
         negatives: int = 100  # views of the mirror image of each of them
+        face_crops: str = "quadrants"  # or (ours) "random": of any place and size, mirrored or not
         crop: float = 0.2  # half the side of a distance crop as a share of the image's
         temperature: float = 0.07
         beta: float = 1.6  # of Beta(β, β), which mixes negatives
@@ -81,6 +82,7 @@ class PCL(Method):
         weight_decay: float = 1e-3
         weights: tuple[float, ...] = ()  # share of each table; by their sizes if empty
         views: dict[str, Any] = field(default_factory=dict)  # see mien.data.views.ViewSettings
+        norm: str = "none"  # ours: "batch" or "group" normalisation in trunk and branches
         pose_negatives: str = "own"  # "official": views of the mirror images of the whole batch
         batch_norm: str = "joint"  # of a step's pictures; "official": a call for each part
         output: str = "unit"  # R draws [0, 1]; "official": tanh is compared with it
@@ -104,7 +106,7 @@ class PCL(Method):
         if c.epoch < 1 or c.pose_images < 0 or (c.pose_images and c.negatives < 1):
             raise ConfigError("epoch and negatives are at least 1, pose_images at least 0.")
         self.view_settings: ViewSettings = config_from(ViewSettings, c.views)
-        self.backbone = Backbone(c.width)
+        self.backbone = Backbone(c.width, c.norm)
         self.mlp_f = head(c.width, c.size)
         self.mlp_p = head(c.width, c.size)
         if c.decoder:
@@ -210,8 +212,11 @@ class PCL(Method):
 
     @torch.no_grad()
     def face_views(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Return crops of different quadrants, changed as views: ``(2B, 3, S, S)`` in [0, 1]."""
-        crops = torch.cat(quadrant_crops(images, generator, self.config.crop))
+        """Return two crops of each image, changed as views: ``(2B, 3, S, S)`` in [0, 1]."""
+        if self.config.face_crops == "random":
+            crops = moved_crops(images.repeat(2, 1, 1, 1), generator)
+        else:
+            crops = torch.cat(quadrant_crops(images, generator, self.config.crop))
         return (draw_view(crops, generator, self.view_settings) + 1) / 2
 
     @torch.no_grad()
@@ -264,18 +269,18 @@ class PCL(Method):
         t, z_f, z_p = self.backbone(self._start(images))
         return {"identity": z_f, "pose": z_p, "trunk": t}
 
-    def features(self, images: Tensor, code: str = "trunk") -> Tensor:
+    def features(self, images: Tensor, code: str = "trunk", stage: int = 0) -> Tensor:
         """Return the flattened trunk, on which the published probes of any factor work.
 
         Args:
             images: ``(B, 3, H, W)`` in [-1, 1]; 64 px give 2w·4·4 features, 100 px 2w·7·7.
             code: ``identity``, ``pose`` or ``trunk``: the published feature is the same.
+            stage: 0, the last one, is the paper's; 1 to 4, see ``Stem.stage_features``.
         """
         codes = ("identity", "pose", "trunk")
         if code not in codes:
             raise ConfigError(f"These weights have no code {code!r}{nearest(code, codes)}")
-        t: Tensor = self.backbone.trunk((images + 1) / 2)
-        return t.flatten(1)
+        return self.backbone.trunk.stage_features((images + 1) / 2, stage)
 
     @torch.no_grad()
     def transfer_pose(self, images: Tensor, drivers: Tensor, strength: float = 1.0) -> Edit:
@@ -303,6 +308,8 @@ class PCL(Method):
 
 _SWITCHES: dict[str, tuple[Any, ...]] = {
     "size": SIZES,
+    "norm": NORMS,
+    "face_crops": ("quadrants", "random"),
     "pose_negatives": ("own", "official"),
     "batch_norm": ("joint", "official"),
     "output": ("unit", "official"),
