@@ -15,6 +15,8 @@ Images are [0, 1] inside. Deviations from the publication, all by switch:
   ``unused``: slips and rough edges of the published code, mended by default, kept by the value
   ``official``.
 - ``decoder`` false, ``orthogonality`` 0, ``pose_images`` 0 leave out one part each.
+- ``norm`` and ``face_crops`` (ours): normalised convolutions, and crops that overlap, for short
+  trainings, in which the published trunk and crops learn nothing.
 
 Without a switch: views are drawn as one batch on the device (colours are clamped once and hue turns
 in YIQ, see ``mien.data.augment``); mixed negatives are never written out (equal results).
