@@ -6,6 +6,7 @@
 
 The card keeps what the training wrote (config, recipe, data, command) and gains the
 terms, the earlier stages' commands, and the figures of the reports, which are never typed by hand.
+A run that is the package's own weights under the name ``weights`` gets its card renewed.
 """
 
 from __future__ import annotations
@@ -50,11 +51,12 @@ def main() -> None:
         parser.error(str(error))
     kept = ("stage", "command", "steps", "images_seen", "recipe", "data")
     card |= {"name": args.name, "licence": args.licence, "note": args.note}
-    card["earlier_stages"] = [{k: stage[k] for k in kept if k in stage} for stage in stages]
+    if stages or "earlier_stages" not in card:
+        card["earlier_stages"] = [{k: stage[k] for k in kept if k in stage} for stage in stages]
     results: dict[str, Any] = {}
     for file in args.report:
         results |= figures(json.loads(file.read_text()))
-    card["results"] = results or card.get("results", {})
+    card["results"] = card.get("results", {}) | results
     save_weights(target, tensors, card)
     print(f"{target} ({target.stat().st_size / 1e6:.1f} MB)")
 
