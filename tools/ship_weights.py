@@ -6,7 +6,9 @@
 
 The card keeps what the training wrote (config, recipe, data, command) and gains the
 terms, the earlier stages' commands, and the figures of the reports, which are never typed by hand.
-A run that is the package's own weights under the name ``weights`` gets its card renewed.
+A report is added to the figures that the card has, so measuring again renews the card alone:
+
+    python tools/ship_weights.py src/mien/weights/facecycle.safetensors facecycle --report ...
 """
 
 from __future__ import annotations
@@ -29,28 +31,37 @@ def figures(report: dict[str, Any]) -> dict[str, Any]:
         entry = {k: result[k] for k in ("value", "interval", "error", "dims") if k in result}
         entry["fingerprint"] = result["data"].get("fingerprint")
         entry["settings"] = result["settings"]
-        found[f"{result['task']}: {result['encoder']}"] = entry
+        # Figures of other pictures than the plain ones do not replace those.
+        marks = [f" --{key}" for key in ("align", "flip") if result["settings"].get(key)]
+        found[f"{result['task']}: {result['encoder']}{''.join(marks)}"] = entry
     return found
 
 
 def main() -> None:
     """Ship weights."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("run", type=Path, help="folder of the finished training")
+    parser.add_argument("run", type=Path, help="folder of the finished training, or weights")
     parser.add_argument("name", help="name in the package")
-    parser.add_argument("--licence", required=True, help="terms of the weights")
+    parser.add_argument("--licence", help="terms of the weights; the card's own if left out")
     parser.add_argument("--before", type=Path, nargs="*", default=[], help="earlier stages' runs")
     parser.add_argument("--report", type=Path, nargs="*", default=[], help="reports as JSON")
-    parser.add_argument("--note", default="", help="what a user should know")
+    parser.add_argument("--note", help="what a user should know; the card's own if left out")
     args = parser.parse_args()
     target = SHIPPED / f"{args.name}.safetensors"
+    run: Path = args.run
     try:
-        tensors, card = load_weights(args.run / "weights.safetensors")
+        tensors, card = load_weights(run / "weights.safetensors" if run.is_dir() else run)
         stages = [read_card(run / "weights.safetensors") for run in args.before]
     except MienError as error:
         parser.error(str(error))
     kept = ("stage", "command", "steps", "images_seen", "recipe", "data")
-    card |= {"name": args.name, "licence": args.licence, "note": args.note}
+    card |= {
+        "name": args.name,
+        "licence": args.licence or card.get("licence"),
+        "note": args.note or card.get("note", ""),
+    }
+    if not card["licence"]:
+        parser.error("these weights have no terms yet; give --licence")
     if stages or "earlier_stages" not in card:
         card["earlier_stages"] = [{k: stage[k] for k in kept if k in stage} for stage in stages]
     results: dict[str, Any] = {}
