@@ -122,7 +122,7 @@ def test_normalised_trunk(norm):
 
 
 def test_random_crops_of_the_face_contrast():
-    """A switch of ours: the two crops overlap, unlike those of different quadrants."""
+    """A switch of ours: crops may be larger than those of quadrants."""
     x = torch.linspace(-1, 1, 64).expand(8, 3, 64, 64).contiguous()
     plain = {"jitter": 0.0, "gray": 0.0, "blur": 0.0, "sobel": 0.0}
     ranges = {}
