@@ -181,7 +181,11 @@ def launch(
 
 def _run(worker: Callable[..., Any], args: tuple[Any, ...], fabric: Fabric) -> Any:
     try:
-        return worker(Parallel(fabric), *args)
+        result = worker(Parallel(fabric), *args)
+        if fabric.world_size > 1:  # its threads abort a process that ends while they run
+            fabric.barrier()
+            torch.distributed.destroy_process_group()
+        return result
     except MienError:
         raise
     except Exception:
