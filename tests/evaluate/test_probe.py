@@ -35,11 +35,11 @@ def test_it_finds_the_optimum_that_scikit_learn_finds(strength: float) -> None:
     reference = LogisticRegression(C=1 / (strength * len(x)), tol=1e-8, max_iter=5000)
     reference.fit(standard, y)
     expected = reference.decision_function((v - x.mean(0)) / x.std(0))
-    found = probe.logits(v)
+    found = probe.outputs(v)
     expected -= expected.mean(1, keepdims=True)
     found = found - found.mean(1, keepdims=True)
     assert np.abs(found - expected).max() < 0.02
-    assert np.mean(probe.predict(v) == reference.predict((v - x.mean(0)) / x.std(0))) > 0.99
+    assert np.mean(probe.classes(v) == reference.predict((v - x.mean(0)) / x.std(0))) > 0.99
 
 
 def test_the_strength_is_the_best_on_validation_and_the_path_ends_early() -> None:
@@ -48,15 +48,15 @@ def test_the_strength_is_the_best_on_validation_and_the_path_ends_early() -> Non
     probe = fit_probe(x, y, v, w, classes=4, progress=False)
     assert probe.tried[probe.strength] == max(probe.tried.values())
     assert list(probe.tried) == sorted(probe.tried, reverse=True)
-    assert probe.tried[probe.strength] == pytest.approx((probe.predict(v) == w).mean())
+    assert probe.tried[probe.strength] == pytest.approx((probe.classes(v) == w).mean())
 
 
 def test_a_constant_feature_does_no_harm() -> None:
     x, y = _clouds(100, 0)
     x[:, 3] = 7
     probe = fit_probe(x, y, x, y, classes=4, progress=False)
-    assert np.isfinite(probe.logits(x)).all()
-    assert (probe.predict(x) == y).mean() > 0.6
+    assert np.isfinite(probe.outputs(x)).all()
+    assert (probe.classes(x) == y).mean() > 0.6
 
 
 def test_fitting_twice_gives_equal_weights() -> None:
@@ -97,7 +97,7 @@ def test_ridge_is_scikit_learns(n: int, d: int, strength: float) -> None:
     found = fit_ridge(x, y, z, true, strengths=(strength,))
     scaler = StandardScaler().fit(x)
     other = Ridge(alpha=strength * n).fit(scaler.transform(x), y)
-    assert found.predict(z) == pytest.approx(other.predict(scaler.transform(z)), abs=2e-2)
+    assert found.outputs(z) == pytest.approx(other.predict(scaler.transform(z)), abs=2e-2)
     assert found.strength == strength
 
 
@@ -120,7 +120,7 @@ def test_labels_are_scikit_learns_logistic_regressions() -> None:
     y[::7, 1] = np.nan
     found = fit_labels(x, y, x, y, strengths=(0.01,))
     scaled = StandardScaler().fit(x).transform(x)
-    logits = found.logits(x)
+    logits = found.outputs(x)
     for k in range(2):
         known = ~np.isnan(y[:, k])
         model = LogisticRegression(C=1 / (0.01 * known.sum()), tol=1e-8)

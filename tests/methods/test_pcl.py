@@ -119,6 +119,20 @@ def test_normalised_trunk(norm):
     groups = seen[0] if norm == "batch" else seen[0].unflatten(1, (4, 8)).flatten(2, 3)
     assert groups.mean(dims).abs().max() < 1e-4
     assert (groups.var(dims, correction=0) - 1).abs().max() < 0.05
+    weight = net.trunk.layer3_1[0][0].weight
+    standard = weight.mean((1, 2, 3)).abs().max() < 1e-6
+    assert standard == (norm == "group")
+
+
+@pytest.mark.parametrize(("norm", "alike"), [("none", True), ("batch", False), ("group", False)])
+def test_normalised_features_tell_pictures_apart(norm, alike):
+    """Of fresh networks: how much of the trunk's end is the mean of all pictures."""
+    torch.manual_seed(0)
+    x = torch.rand(32, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        t = Trunk(16, norm)(F.interpolate(x, (64, 64))).flatten(1)
+    share = t.mean(0).square().sum() / t.square().sum(1).mean()
+    assert (share > 0.8) == alike, share
 
 
 def test_random_crops_of_the_face_contrast():

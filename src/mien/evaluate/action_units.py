@@ -152,7 +152,7 @@ class ActionUnits:
             return called, {"epoch": trained.epoch, "curve": trained.curve}, 0
         parts, components = reduced(values, split, encoder, settings)
         probe = fit_labels(parts[0], present[split.train], parts[1], present[split.val])
-        called = (probe.logits(parts[2]) > probe.thresholds).astype(np.float32)
+        called = (probe.outputs(parts[2]) > probe.thresholds).astype(np.float32)
         tried = {str(k): v for k, v in probe.tried.items()}
         return called, {"strength": probe.strength, "tried": tried}, components
 

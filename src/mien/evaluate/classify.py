@@ -53,7 +53,7 @@ def classify(
     details: dict[str, Any] = {}
     if settings.protocol == "mien":
         probe = fit_probe(*train, *val, classes=classes, progress=progress)
-        predicted = probe.predict(test[0])
+        predicted = probe.classes(test[0])
         details["validation_accuracy"] = max(probe.tried.values())
         details["strength"] = probe.strength
         details["tried"] = {str(k): v for k, v in probe.tried.items()}
@@ -143,7 +143,7 @@ def few_labels(
                 classes=classes,
                 progress=False,
             )
-            found.append(float((probe.predict(test[0]) == test[1]).mean()))
+            found.append(float((probe.classes(test[0]) == test[1]).mean()))
         out[str(share)] = {
             "accuracy": float(np.mean(found)),
             "deviation": float(np.std(found)),

@@ -519,12 +519,12 @@ def _guess(
     if factor.kind == "number":
         targets = [part[:, None] for part in labels]
         ridge = fit_ridge(parts[0], targets[0], parts[1], targets[1])
-        return ridge.predict(parts[1])[:, 0], ridge.predict(parts[2])[:, 0]
+        return ridge.outputs(parts[1])[:, 0], ridge.outputs(parts[2])[:, 0]
     count = len(factor.classes)
     probe = fit_probe(parts[0], labels[0], parts[1], labels[1], classes=count, progress=False)
     # Balanced accuracy is measured: a class may not win by being frequent.
     prior = np.log(np.bincount(labels[0], minlength=count) + 1.0)
-    val, test = ((probe.logits(part) - prior).argmax(1) for part in parts[1:])
+    val, test = ((probe.outputs(part) - prior).argmax(1) for part in parts[1:])
     return val, test
 
 

@@ -164,7 +164,7 @@ class Pose:
         parts, components = reduced(values, split, encoder, settings)
         probe = fit_ridge(parts[0], pose[split.train], parts[1], pose[split.val])
         tried = {str(k): v for k, v in probe.tried.items()}
-        return probe.predict(parts[2]), {"strength": probe.strength, "tried": tried}, components
+        return probe.outputs(parts[2]), {"strength": probe.strength, "tried": tried}, components
 
     @staticmethod
     def cells(result: Result) -> list[str]:

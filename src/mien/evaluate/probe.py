@@ -7,7 +7,7 @@ is the one that does best on validation.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,20 +21,22 @@ Labels = NDArray[np.int64]
 
 STRENGTHS = (3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5)
 RIDGE_STRENGTHS = (100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3, 1e-4, 1e-5)
+_CURVATURE = 0.15  # of cross-entropy over a logit, p (1 - p), on average
+_RANK = 1e-6  # of the largest variance: less is rounding
 _PATIENCE = 2  # weaker strengths tried after validation accuracy has stopped rising
 
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """A fitted probe.
+    """A fitted linear map of standardised features.
 
     Attributes:
         weights: ``(D, C)`` for standardised features.
         bias: ``(C,)``.
         mean: ``(D,)`` of the training features.
         scale: ``(D,)`` standard deviation of the training features.
-        strength: Chosen L2 strength λ of mean cross-entropy + λ/2 ‖W‖².
-        tried: λ → validation accuracy of every strength that was fitted.
+        strength: Chosen L2 strength.
+        tried: Strength → what it reached on validation, of every one that was fitted.
     """
 
     weights: Tensor
@@ -44,14 +46,14 @@ class Probe:
     strength: float
     tried: dict[float, float]
 
-    def logits(self, features: NDArray[Any]) -> NDArray[np.float32]:
-        """Return ``(N, C)`` for ``(N, D)`` features."""
+    def outputs(self, features: NDArray[Any]) -> NDArray[np.float32]:
+        """Return ``(N, C)`` for ``(N, D)`` features: logits, or the numbers of a regression."""
         values = _standardise(features, self.mean, self.scale)
         return np.asarray((values @ self.weights + self.bias).numpy(), np.float32)
 
-    def predict(self, features: NDArray[Any]) -> Labels:
-        """Return ``(N,)`` class numbers."""
-        return np.asarray(self.logits(features).argmax(1), np.int64)
+    def classes(self, features: NDArray[Any]) -> Labels:
+        """Return the class numbers ``(N,)`` with the largest outputs."""
+        return np.asarray(self.outputs(features).argmax(1), np.int64)
 
 
 def fit_probe(
@@ -66,9 +68,9 @@ def fit_probe(
     tolerance: float = 1e-4,
     progress: bool = True,
 ) -> Probe:
-    """Fit probes from strong to weak L2, each from the one before; keep the best on validation.
+    """Fit multinomial logistic regressions; keep the most accurate on validation.
 
-    The path ends when two strengths in a row do not raise validation accuracy. Deterministic.
+    The objective of strength λ is mean cross-entropy + λ/2 ‖W‖². Deterministic.
 
     Args:
         features: ``(N, D)``.
@@ -76,63 +78,34 @@ def fit_probe(
         val_features: ``(M, D)``.
         val_labels: ``(M,)``.
         classes: Number of classes C.
-        strengths: L2 strengths to try.
+        strengths: L2 strengths to try, see ``_fit_path``.
         max_steps: L-BFGS steps for each strength.
         tolerance: Largest gradient entry at which a fit counts as converged.
         progress: Show a progress bar.
     """
-    scale, mean = _moments(features)
-    x = _standardise(features, mean, scale)
-    y = torch.from_numpy(labels)
-    z = _standardise(val_features, mean, scale)
+    onehot = torch.nn.functional.one_hot(torch.from_numpy(labels), classes).double()
     target = torch.from_numpy(val_labels)
-    onehot = torch.nn.functional.one_hot(y, classes).double()
-    solution = torch.zeros(x.shape[1] + 1, classes, dtype=torch.float64)
-    tried: dict[float, float] = {}
-    best, chosen, chosen_strength, worse = -1.0, solution, strengths[0], 0
-    path = tqdm(sorted(strengths, reverse=True), desc="probe", disable=not progress, leave=False)
-    for strength in path:
-        solution = _solve(x, onehot, strength, solution, max_steps, tolerance, "softmax")
-        w = solution.float()
-        accuracy = float((torch.addmm(w[-1], z, w[:-1]).argmax(1) == target).double().mean())
-        tried[strength] = accuracy
-        if accuracy > best:
-            best, chosen, chosen_strength, worse = accuracy, solution, strength, 0
-        else:
-            worse += 1
-            if worse == _PATIENCE:
-                break
-    final = chosen.float()
-    return Probe(final[:-1], final[-1], mean, scale, chosen_strength, tried)
+    return _fit_path(
+        features,
+        onehot,
+        val_features,
+        lambda logits: float((logits.argmax(1) == target).double().mean()),
+        "softmax",
+        strengths,
+        _Stop(max_steps, tolerance),
+        progress,
+    )
 
 
 @dataclass(frozen=True, eq=False)
-class LabelProbe:
+class LabelProbe(Probe):
     """Logistic regressions, one a label.
 
     Attributes:
-        weights: ``(D, L)`` for standardised features.
-        bias: ``(L,)``.
-        mean: ``(D,)`` of the training features.
-        scale: ``(D,)`` standard deviation of the training features.
-        thresholds: ``(L,)`` logits above which a label counts as present (best F1 on
-            validation).
-        strength: Chosen L2 strength.
-        tried: Strength → mean average precision on validation.
+        thresholds: ``(C,)`` logits above which a label counts as present (best F1 on validation).
     """
 
-    weights: Tensor
-    bias: Tensor
-    mean: Tensor
-    scale: Tensor
     thresholds: NDArray[np.float32]
-    strength: float
-    tried: dict[float, float]
-
-    def logits(self, features: NDArray[Any]) -> NDArray[np.float32]:
-        """Return ``(N, L)`` for ``(N, D)`` features."""
-        values = _standardise(features, self.mean, self.scale)
-        return np.asarray((values @ self.weights + self.bias).numpy(), np.float32)
 
 
 def fit_labels(
@@ -145,40 +118,30 @@ def fit_labels(
     max_steps: int = 100,
     tolerance: float = 1e-4,
 ) -> LabelProbe:
-    """Fit a logistic regression a label, all at once.
+    """Fit a logistic regression a label, all at once; keep the best mean average precision.
 
     Args:
         features: ``(N, D)``.
         labels: ``(N, L)`` of 0, 1 and NaN where unknown.
         val_features: ``(M, D)``.
         val_labels: ``(M, L)``.
-        strengths: L2 strengths to try; the path ends as in ``fit_probe``.
+        strengths: L2 strengths to try, see ``_fit_path``.
         max_steps: L-BFGS steps for each strength.
         tolerance: Largest gradient entry at which a fit counts as converged.
     """
-    scale, mean = _moments(features)
-    x, z = _standardise(features, mean, scale), _standardise(val_features, mean, scale)
-    y = torch.from_numpy(labels.astype(np.float64))
-    solution = torch.zeros(x.shape[1] + 1, y.shape[1], dtype=torch.float64)
-    tried: dict[float, float] = {}
-    best, chosen, chosen_strength, worse = -1.0, solution, strengths[0], 0
-    for strength in sorted(strengths, reverse=True):
-        solution = _solve(x, y, strength, solution, max_steps, tolerance, "logistic")
-        w = solution.float()
-        precision = _mean_precision(val_labels, torch.addmm(w[-1], z, w[:-1]).numpy())
-        tried[strength] = precision
-        if precision > best:
-            best, chosen, chosen_strength, worse = precision, solution, strength, 0
-        else:
-            worse += 1
-            if worse == _PATIENCE:
-                break
-    final = chosen.float()
-    logits = torch.addmm(final[-1], z, final[:-1]).numpy()
-    thresholds = [best_f1(logits[:, k], val_labels[:, k])[0] for k in range(y.shape[1])]
-    return LabelProbe(
-        final[:-1], final[-1], mean, scale, np.array(thresholds, np.float32), chosen_strength, tried
+    probe = _fit_path(
+        features,
+        torch.from_numpy(labels.astype(np.float64)),
+        val_features,
+        lambda logits: _mean_precision(val_labels, logits.numpy()),
+        "logistic",
+        strengths,
+        _Stop(max_steps, tolerance),
+        False,
     )
+    logits = probe.outputs(val_features)
+    thresholds = [best_f1(logits[:, k], val_labels[:, k])[0] for k in range(logits.shape[1])]
+    return LabelProbe(**vars(probe), thresholds=np.array(thresholds, np.float32))
 
 
 def best_f1(scores: NDArray[Any], labels: NDArray[Any]) -> tuple[float, float]:
@@ -211,32 +174,6 @@ def _mean_precision(labels: NDArray[Any], scores: NDArray[Any]) -> float:
     return float(np.mean(values)) if values else 0.0
 
 
-@dataclass(frozen=True, eq=False)
-class Ridge:
-    """A fitted ridge regression.
-
-    Attributes:
-        weights: ``(D, T)`` for standardised features.
-        bias: ``(T,)``.
-        mean: ``(D,)`` of the training features.
-        scale: ``(D,)`` standard deviation of the training features.
-        strength: Chosen λ of mean squared error + λ ‖W‖².
-        tried: λ → mean R² of the targets on validation.
-    """
-
-    weights: Tensor
-    bias: Tensor
-    mean: Tensor
-    scale: Tensor
-    strength: float
-    tried: dict[float, float]
-
-    def predict(self, features: NDArray[Any]) -> NDArray[np.float32]:
-        """Return ``(N, T)`` for ``(N, D)`` features."""
-        values = _standardise(features, self.mean, self.scale)
-        return np.asarray((values @ self.weights + self.bias).numpy(), np.float32)
-
-
 def fit_ridge(
     features: NDArray[Any],
     targets: NDArray[Any],
@@ -244,8 +181,10 @@ def fit_ridge(
     val_targets: NDArray[Any],
     *,
     strengths: Sequence[float] = RIDGE_STRENGTHS,
-) -> Ridge:
-    """Fit ridge regressions of all strengths from one eigendecomposition; keep the best.
+) -> Probe:
+    """Fit ridge regressions of all strengths in closed form; keep the best mean R².
+
+    The objective of strength λ is mean squared error + λ ‖W‖².
 
     Args:
         features: ``(N, D)``.
@@ -258,46 +197,106 @@ def fit_ridge(
     x, z = _standardise(features, mean, scale), _standardise(val_features, mean, scale)
     y = torch.from_numpy(targets.astype(np.float64))
     bias = y.mean(0)
-    count, dims = x.shape
-    primal = dims <= count
-    gram = ((x.T @ x) if primal else (x @ x.T)).double() / count
-    values, vectors = torch.linalg.eigh(gram)
-    values = values.clamp(min=0)
-    right = vectors.T @ ((x.T @ (y - bias).float()).double() / count if primal else y - bias)
+    axes, variance = _principal(x)
+    right = axes.T @ ((x.T @ (y - bias).float()).double() / len(x))
     true = torch.from_numpy(val_targets.astype(np.float64))
     spread = (true - true.mean(0)).square().sum(0).clamp(min=1e-12)
     tried: dict[float, float] = {}
-    best: tuple[float, float, Tensor] = (-float("inf"), strengths[0], torch.zeros(dims, 1))
+    best: tuple[float, float, Tensor] = (-float("inf"), strengths[0], torch.zeros(x.shape[1], 1))
     for strength in sorted(strengths, reverse=True):
-        inner = vectors @ (right / (values + strength)[:, None])
-        weights = (inner if primal else (x.T @ inner.float()).double() / count).float()
+        weights = (axes @ (right / (variance + strength)[:, None])).float()
         error = (z @ weights + bias.float() - true).square().sum(0)
         tried[strength] = float((1 - error / spread).mean())
         if tried[strength] > best[0]:
             best = (tried[strength], strength, weights)
-    return Ridge(best[2], bias.float(), mean, scale, best[1], tried)
+    return Probe(best[2], bias.float(), mean, scale, best[1], tried)
+
+
+@dataclass(frozen=True)
+class _Stop:
+    """When L-BFGS ends."""
+
+    max_steps: int
+    tolerance: float
+
+
+def _fit_path(
+    features: NDArray[Any],
+    targets: Tensor,
+    val_features: NDArray[Any],
+    score: Callable[[Tensor], float],
+    link: Literal["softmax", "logistic"],
+    strengths: Sequence[float],
+    stop: _Stop,
+    progress: bool,
+) -> Probe:
+    """Fit from strong to weak L2, each from the one before; keep the best ``score``.
+
+    The path ends when two strengths in a row do not raise the score on validation. ``score`` takes
+    the logits ``(M, C)`` of the validation features.
+    """
+    scale, mean = _moments(features)
+    x, z = _standardise(features, mean, scale), _standardise(val_features, mean, scale)
+    axes, variance = _principal(x)
+    axes = axes.float()
+    x = x @ axes
+    solution = torch.zeros(x.shape[1] + 1, targets.shape[1], dtype=torch.float64)
+    tried: dict[float, float] = {}
+    best, chosen_strength, worse = -1.0, strengths[0], 0
+    chosen = (solution[:-1].float(), solution[-1].float())
+    path = tqdm(sorted(strengths, reverse=True), desc="probe", disable=not progress, leave=False)
+    for strength in path:
+        solution = _solve(x, variance, targets, strength, solution, stop, link)
+        weights, bias = axes @ solution[:-1].float(), solution[-1].float()
+        tried[strength] = score(torch.addmm(bias, z, weights))
+        if tried[strength] > best:
+            best, chosen, chosen_strength, worse = tried[strength], (weights, bias), strength, 0
+        else:
+            worse += 1
+            if worse == _PATIENCE:
+                break
+    return Probe(*chosen, mean, scale, chosen_strength, tried)
+
+
+def _principal(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the principal axes ``(D, K)`` of ``x`` ``(N, D)`` and its mean square along each.
+
+    K is at most the smaller of N and D: no solution with an L2 penalty leaves the span of the rows.
+    """
+    count, dims = x.shape
+    if dims <= count:
+        variance, axes = torch.linalg.eigh((x.T @ x).double() / count)
+        return axes, variance.clamp(min=0)
+    variance, left = torch.linalg.eigh((x @ x.T).double() / count)
+    kept = variance > _RANK * variance[-1]
+    variance, left = variance[kept], left[:, kept]
+    return (x.T @ left.float()).double() / (count * variance).sqrt(), variance
 
 
 def _solve(
     x: Tensor,
+    variance: Tensor,
     y: Tensor,
     strength: float,
     start: Tensor,
-    max_steps: int,
-    tolerance: float,
+    stop: _Stop,
     link: Literal["softmax", "logistic"],
 ) -> Tensor:
-    """Minimise mean cross-entropy + strength/2 ‖W‖² over ``(D + 1, C)``; last row is the bias.
+    """Minimise mean cross-entropy + strength/2 ‖W‖² over ``(K + 1, C)``; last row is the bias.
 
-    ``y`` is float64 ``(N, C)``: one-hot for ``softmax``, any of 0, 1, NaN (unknown) for
-    ``logistic``, where the mean is each column's own. The matrix products run in float32; the sums
-    in float64, or the line search sees noise.
+    ``x`` ``(N, K)`` lies along its principal axes, so that dividing every weight by the root of its
+    curvature, about ``_CURVATURE`` · variance + strength, makes all directions equally steep:
+    L-BFGS then needs a few steps, not hundreds. ``y`` is float64 ``(N, C)``: one-hot for
+    ``softmax``, any of 0, 1, NaN (unknown) for ``logistic``, where the mean is each column's own.
+    The matrix products run in float32; the sums in float64, or the line search sees noise.
     """
-    solution = start.clone().requires_grad_()
+    curvature = torch.cat([_CURVATURE * variance + strength, variance.new_tensor([_CURVATURE])])
+    unit = curvature.rsqrt()[:, None]
+    solution = (start / unit).requires_grad_()
     optimiser = torch.optim.LBFGS(
         [solution],
-        max_iter=max_steps,
-        tolerance_grad=tolerance,
+        max_iter=stop.max_steps,
+        tolerance_grad=stop.tolerance,
         tolerance_change=1e-9,
         history_size=10,
         line_search_fn="strong_wolfe",
@@ -308,7 +307,8 @@ def _solve(
 
     @torch.no_grad()
     def closure() -> Tensor:
-        w = solution.float()
+        exact = solution * unit
+        w = exact.float()
         logits = torch.addmm(w[-1], x, w[:-1]).double()
         if link == "softmax":
             log_p = logits.log_softmax(1)
@@ -317,14 +317,14 @@ def _solve(
         else:
             residual = (logits.sigmoid() - y) * share
             loss = ((torch.nn.functional.softplus(logits) - y * logits) * share).sum()
-        grad = torch.empty_like(solution)
-        grad[:-1] = (x.T @ residual.float()).double() + strength * solution[:-1]
+        grad = torch.empty_like(exact)
+        grad[:-1] = (x.T @ residual.float()).double() + strength * exact[:-1]
         grad[-1] = residual.sum(0)
-        solution.grad = grad
-        return loss + strength / 2 * solution[:-1].square().sum()
+        solution.grad = grad * unit
+        return loss + strength / 2 * exact[:-1].square().sum()
 
     optimiser.step(closure)  # type: ignore[no-untyped-call]
-    return solution.detach()
+    return solution.detach() * unit
 
 
 def _moments(features: NDArray[Any]) -> tuple[Tensor, Tensor]:

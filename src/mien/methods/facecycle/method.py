@@ -79,8 +79,10 @@ class FaceCycle(Method):
         """Sizes, switches and loss weights; the defaults are the paper's where it has them."""
 
         width: int = 64  # channels of the first layer of the encoders and the flow decoder
-        generator_width: int = 64  # the same of G and N
-        blocks: int = 8  # residual blocks of G; N has one less
+        generator_width: int = 64  # the same of G
+        blocks: int = 8  # residual blocks of G
+        normaliser_width: int = 0  # of N; 0: generator_width
+        normaliser_blocks: int = 0  # residual blocks of N; 0: one less than G has
         pixel: float = 1.0
         gram: float = 0.01
         ssim: float = 5.0
@@ -120,7 +122,9 @@ class FaceCycle(Method):
         self.g = Generator(c.generator_width, c.blocks, eval_noise=c.eval_noise == "official")
         if stage == "identity":
             self.e_id = Encoder(c.width)
-            self.n = Normaliser(c.generator_width, c.blocks - 1)
+            self.n = Normaliser(
+                c.normaliser_width or c.generator_width, c.normaliser_blocks or c.blocks - 1
+            )
             for net in (self.e_exp, self.flow, self.g):
                 net.requires_grad_(False)
         self.perceptual: list[nn.Module] = []  # one, loaded by the first step; never saved
@@ -158,9 +162,11 @@ class FaceCycle(Method):
         """
         c = self.config
         nets: dict[nn.Module, float] = {self.e_exp: c.flow_rate, self.flow: c.flow_rate, self.g: 1}
-        betas = (0.9 if c.direct_only else 0.5, 0.999)
+        betas = (0.5, 0.999)
         if self.stage == "identity":
             nets, betas = {self.e_id: 1, self.n: 1}, (0.5, 0.9)
+        if c.direct_only:
+            betas = (0.9, 0.999)
         groups = [
             {"params": [p for p in net.parameters() if p.requires_grad], "lr": learning_rate * rate}
             for net, rate in nets.items()
@@ -261,7 +267,7 @@ class FaceCycle(Method):
             n = warp(x, f) if c.direct_only else self.g(x, f)
         code = self.e_id(code_x)
         m_i = self.n(n, "denorm", code)
-        m = m_i.mean(0, keepdim=True).expand_as(m_i)  # all identity must flow through c_id
+        m = m_i.mean(0, keepdim=True)  # (1, 3, H, W): all identity must flow through c_id
         n_hat = self.n(m, "renorm", exchange(code) if c.swap_codes else code)
         rebuilt = [(0.8, warp(n_hat, f_inv))]  # weight and picture: d
         if not c.direct_only:
@@ -326,7 +332,7 @@ class FaceCycle(Method):
         if self.stage == "identity":
             code = self.e_id(x)
             m = self.n(n, "denorm", code)
-            shared = m.mean(0, keepdim=True).expand_as(m)
+            shared = m.mean(0, keepdim=True)
             n_hat = self.n(shared, "renorm", code)
             r = warp(n_hat, f_inv) if direct else self.g(n_hat, f_inv)
             rows += [n, m, n_hat, r, self.n(shared, "renorm", code.roll(1, 0))]
@@ -444,7 +450,7 @@ class FaceCycle(Method):
     def _redrawn(self, x: Tensor, strength: float, ends: Any) -> Edit:
         """Add G(n_s, f~) - G(n_0, f~) to x: what changes when the neutral face does."""
         f, back = self.flow(self.e_exp(x))
-        m = self.mean_image[None].expand_as(x)
+        m = self.mean_image[None]
         if self.config.mean_face == "official":
             m = self.n(self.g(x, f), "denorm", self.e_id(x))
         before, after = ends(m)

@@ -170,7 +170,7 @@ class Renormalise(nn.Module):
         self.beta = nn.Conv2d(CODE, channels, 1)
 
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
-        """``x`` ``(B, C, H, W)``, ``code`` ``(B, 256)``."""
+        """``x`` ``(B, C, H, W)`` or one for all, ``code`` ``(B, 256)``."""
         c = code[:, :, None, None]
         scaled: Tensor = F.instance_norm(x) * self.gamma(c) + self.beta(c)
         return scaled
@@ -192,7 +192,10 @@ class Normaliser(nn.Module):
         self.to_rgb = nn.Conv2d(c // 2, 3, 1)
 
     def forward(self, x: Tensor, direction: str, code: Tensor) -> Tensor:
-        """``x`` ``(B, 3, H, W)``; ``direction`` is ``denorm`` or ``renorm``; ``code`` is c_id."""
+        """``x`` ``(B, 3, H, W)`` or one for all; ``direction`` is ``denorm`` or ``renorm``.
+
+        ``code`` is c_id, ``(B, 256)``.
+        """
         y = self.stem(x)[0]
         y = (self.denorm if direction == "denorm" else self.renorm)(y, code)
         y = self.blocks(y)
