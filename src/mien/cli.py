@@ -235,7 +235,11 @@ def evaluate(
     limit: Annotated[int, typer.Option(help="Faces of each table at random; 0: all.")] = 0,
     tsne: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option(help="Column to colour a t-SNE picture by; may be repeated."),
+        typer.Option(help="Column to colour a t-SNE map by; may be repeated."),
+    ] = None,
+    umap: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="Column to colour a UMAP map by; may be repeated."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of PCA and bootstrap.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Pictures in a call of an encoder.")] = 64,
@@ -258,6 +262,7 @@ def evaluate(
         cut=cut,
         limit=limit,
         tsne=tsne or (),
+        umap=umap or (),
         clean=clean,
         flip=flip,
         align=align,

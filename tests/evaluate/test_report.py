@@ -87,11 +87,18 @@ def _tables(table: Path, encoders: list, tasks: tuple[str, ...], **more):
     return evaluate(encoders, tasks, tables=[table], cache=False, progress=False, **more)
 
 
-def test_labels_of_a_table(coded_table: Path, tmp_path: Path, reads: Callable) -> None:
+def test_labels_of_a_table(
+    coded_table: Path, tmp_path: Path, reads: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mien.evaluate.maps import KINDS
+
+    flat = KINDS["umap"]._replace(place=lambda values, seed: np.eye(len(values), 2), module="numpy")
+    monkeypatch.setitem(KINDS, "umap", flat)  # umap-learn need not be installed
+    maps = {"tsne": ["expression"], "umap": ["yaw"]}
     out = tmp_path / "out"
     tasks = ("expression", "pose", "action-units")
     encoders = [reads("yaw"), reads("units")]
-    report = _tables(coded_table, encoders, tasks, out=out, tsne=["expression"], knn=True, folds=3)
+    report = _tables(coded_table, encoders, tasks, out=out, knn=True, folds=3, **maps)
     text = report.markdown()
     heading = text.splitlines()[0]
     for column in ("expression %", "yaw MAE° (R²)", "action units, mean F1 %"):
@@ -104,9 +111,10 @@ def test_labels_of_a_table(coded_table: Path, tmp_path: Path, reads: Callable) -
     fingerprints = {r["data"]["fingerprint"] for r in read["results"]}
     assert len(fingerprints) == 1
     names = [f.name for f in out.glob("*.png")]
-    for start, count in (("expression-", 2), ("pose-", 2), ("tsne-", 2), ("action-units.png", 1)):
-        assert sum(name.startswith(start) for name in names) == count, start
-    assert len(names) == 7
+    for start in ("expression-", "pose-", "tsne-", "umap-"):
+        assert sum(name.startswith(start) for name in names) == 2, start
+    assert "action-units.png" in names
+    assert len(names) == 9
 
 
 def test_few_labels_are_in_the_report(fer_folder: Path) -> None:
@@ -141,6 +149,8 @@ def test_the_probe_of_a_paper_is_told(fer_folder: Path, monkeypatch: pytest.Monk
         ({"tasks": ("lfw",), "protocol": "plc"}, "did you mean 'pcl'"),
         ({"tasks": ("lfw",), "folds": 1}, "2 or more"),
         ({"tasks": ("lfw",), "tsne": ["yaw"]}, "--out"),
+        ({"tasks": ("lfw",), "umap": ["yaw"]}, "--out"),
+        ({"tasks": ("lfw",), "umap": ["yaw"], "out": "out"}, "--table"),
     ],
 )
 def test_what_is_missing_is_told(more: dict, says: str) -> None:

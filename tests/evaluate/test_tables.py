@@ -8,7 +8,7 @@ import pytest
 
 from mien.data.procedural import write_table
 from mien.evaluate.encoders import Encoder, encoder
-from mien.evaluate.tables import arrange, open_faces, reduced
+from mien.evaluate.tables import arrange, as_numbers, column, open_faces, reduced
 from mien.evaluate.task import Settings
 from mien.files.errors import ConfigError, TableError
 
@@ -151,3 +151,34 @@ def test_no_table(tmp_path: Path) -> None:
         open_faces([])
     with pytest.raises(TableError, match="not a table of faces"):
         open_faces([tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("yaw", "f"),
+        ("makeup", "f"),
+        ("expression", "U"),
+        ("person", "U"),
+        ("AU12", "f"),
+        ("light_azimuth", "f"),
+        ("note", "U"),
+    ],
+)
+def test_columns(coded_table: Path, name: str, kind: str) -> None:
+    values = column(open_faces([coded_table]), name)
+    assert values.shape == (288,)
+    assert values.dtype.kind == kind
+
+
+def test_no_such_column(coded_table: Path) -> None:
+    faces = open_faces([coded_table])
+    with pytest.raises(TableError, match="did you mean 'expression'"):
+        column(faces, "expresion")
+    with pytest.raises(TableError, match="is empty"):
+        column(faces, "clip")
+
+
+def test_as_numbers() -> None:
+    assert as_numbers(["1", "", "2.5"])[[0, 2]].tolist() == [1, 2.5]
+    assert as_numbers(["1", "short"]).tolist() == ["1", "short"]

@@ -1,4 +1,4 @@
-"""Pictures of a report: confusion, ROC, pose, action units, t-SNE. They show no face."""
+"""Pictures of a report: confusion, ROC, pose, action units. They show no face."""
 
 from __future__ import annotations
 

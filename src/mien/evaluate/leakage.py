@@ -32,9 +32,17 @@ from mien.evaluate.pca import fit_pca
 from mien.evaluate.pictures import resize
 from mien.evaluate.probe import fit_probe, fit_ridge
 from mien.evaluate.report import markdown_table, package_versions
-from mien.evaluate.tables import ANGLES, Faces, Mask, Rows, Split, arrange, open_faces
+from mien.evaluate.tables import (
+    ANGLES,
+    Faces,
+    Mask,
+    Rows,
+    Split,
+    arrange,
+    as_numbers,
+    open_faces,
+)
 from mien.evaluate.task import Settings
-from mien.evaluate.tsne import as_numbers
 from mien.faces.face import Array, Image
 from mien.files.atomic import write_json, write_text
 from mien.files.errors import ConfigError, MissingExtraError, TableError, nearest

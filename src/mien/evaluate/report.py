@@ -16,6 +16,7 @@ from mien.evaluate.encoders import Encoder, encoder
 from mien.evaluate.expression import Expressions, RafDb
 from mien.evaluate.fer2013 import Fer2013
 from mien.evaluate.lfw import FALSE_ACCEPTS, Lfw
+from mien.evaluate.maps import check_maps, save_maps
 from mien.evaluate.official import PROTOCOLS
 from mien.evaluate.pose import Pose
 from mien.evaluate.tables import Faces, open_faces
@@ -144,6 +145,7 @@ def evaluate(
     cut: float | None = None,
     limit: int = 0,
     tsne: Sequence[str] = (),
+    umap: Sequence[str] = (),
     clean: bool = False,
     flip: bool = False,
     align: bool = False,
@@ -170,8 +172,9 @@ def evaluate(
         folds: Folds of whole persons, where a table has no test split; 0: 5, action units 3.
         cut: Intensity from which an action unit counts as present; None: as the set has it.
         limit: Take so many faces of each table at random; 0: all.
-        tsne: Columns (``person``, ``expression``, ``yaw`` …) to colour a t-SNE picture of the
-            tables' faces by; needs ``out``.
+        tsne: Columns (``person``, ``expression``, ``yaw`` …) to colour a t-SNE map of the tables'
+            faces by; needs ``out``.
+        umap: The same for a UMAP map; needs the extra ``umap``.
         clean: FER-2013: train without the pictures that also lie in validation or test.
         flip: Average the embeddings of each picture and its mirror image.
         align: FER-2013: align the pictures by the landmark network first.
@@ -185,8 +188,9 @@ def evaluate(
 
     Raises:
         ConfigError: No encoder, unknown task, unknown option of an encoder.
-        TableError: A test set is missing or has another layout.
+        TableError: A test set is missing or has another layout; no such column.
         WeightsError: No such weights.
+        MissingExtraError: A package of an extra is not installed.
     """
     if not encoders:
         raise ConfigError("Nothing to evaluate: name at least one encoder, e.g. hog.")
@@ -199,18 +203,20 @@ def evaluate(
         raise ConfigError(f"batch_size must be at least 1, not {batch_size}.")
     if folds < 0 or folds == 1:
         raise ConfigError(f"folds must be 2 or more, not {folds}.")
-    if tsne and out is None:
-        raise ConfigError("t-SNE is a picture: say where to with --out.")
+    maps = {"tsne": tsne, "umap": umap}
+    if any(maps.values()) and out is None:
+        raise ConfigError("A map (t-SNE, UMAP) is a picture: say where to with --out.")
     settings = Settings(clean, flip, align, seed, batch_size, protocol, knn, few_labels, folds, cut)
     folder = default_folder() if cache is True else Path(cache) if cache else None
-    # All encoders are built before any set is read: a misspelt one must not cost an hour.
+    # Encoders are built and columns looked up first: a misspelt one must not cost an hour.
     built = {
         name: [encoder(spec, TASKS[name].factor) for spec in encoders]
         for name in dict.fromkeys(tasks)
     }
     faces: Faces | None = None
-    if tsne or any(name in LABELS for name in built):
+    if any(maps.values()) or any(name in LABELS for name in built):
         faces = open_faces(tables, test_tables, seed=seed, limit=limit)
+        check_maps(faces, maps)
     results = []
     for name, ready in built.items():
         task = _task(name, data, faces)
@@ -218,11 +224,9 @@ def evaluate(
     report = Report(results, package_versions())
     if out is not None:
         report.save(Path(out))
-    if tsne and out is not None and faces is not None:
-        from mien.evaluate.tsne import save_tsne
-
+    if any(maps.values()) and out is not None and faces is not None:
         for one in [encoder(spec) for spec in encoders]:
-            save_tsne(one, faces, tsne, Path(out), settings, folder, progress)
+            save_maps(one, faces, maps, Path(out), settings, folder, progress)
     return report
 
 

@@ -25,7 +25,7 @@ from mien.evaluate.pca import fit_pca
 from mien.evaluate.pictures import fingerprint
 from mien.evaluate.task import Settings
 from mien.faces.face import Array, Image
-from mien.files.errors import ConfigError, MissingExtraError, TableError
+from mien.files.errors import ConfigError, MissingExtraError, TableError, nearest
 
 ANGLES = ("yaw", "pitch", "roll")
 MAX_DIMS = 4096  # of the closed form; longer embeddings are projected first
@@ -238,6 +238,41 @@ def _faces(
         held=np.full(len(crops), held),
         sets=[{"name": name, "fingerprint": mark, "faces": len(crops), "test": held}],
     )
+
+
+def column(faces: Faces, name: str) -> NDArray[Any]:
+    """Return a column as numbers or strings ``(N,)``; NaN or empty where unknown.
+
+    Raises:
+        TableError: No such column, or an empty one.
+    """
+    if name in ANGLES:
+        values: NDArray[Any] = faces.pose[:, ANGLES.index(name)]
+    elif name == "makeup":
+        values = faces.makeup
+    elif name in ("person", "expression", "dataset", "clip", "split"):
+        values = getattr(faces, name)
+    elif any(name in row for row in faces.units):
+        values = np.array([row.get(name, 0.0) for row in faces.units], np.float32)
+    elif any(name in row for row in faces.attributes):
+        values = as_numbers([row.get(name, "") for row in faces.attributes])
+    else:
+        known = {a for row in faces.attributes for a in row}
+        known |= {u for row in faces.units for u in row}
+        choices = known | {*ANGLES, "makeup", "person", "expression", "dataset"}
+        raise TableError(f"{faces.names} has no column {name!r}{nearest(name, choices)}")
+    empty = np.isnan(values) if values.dtype.kind == "f" else values == ""
+    if empty.all():
+        raise TableError(f"The column {name!r} of {faces.names} is empty.")
+    return values
+
+
+def as_numbers(values: Sequence[str]) -> NDArray[Any]:
+    """Return float32 if every value that is not empty is a number, else the strings."""
+    try:
+        return np.array([float(v) if v else np.nan for v in values], np.float32)
+    except ValueError:
+        return np.array(values, np.str_)
 
 
 @dataclass(frozen=True, eq=False)
