@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from mien.evaluate.bootstrap import Sums, bootstrap, interval
 from mien.evaluate.encoders import Encoder
+from mien.evaluate.held_out import predict_tests, table_result
 from mien.evaluate.official import ACTION_UNIT_THRESHOLD, ACTION_UNITS, train_recipe
 from mien.evaluate.probe import fit_labels
 from mien.evaluate.tables import Faces, Mask, Split, arrange, reduced
@@ -74,33 +75,29 @@ class ActionUnits:
         )
         values = self.faces.embed(encoder, settings, cache, progress)
         called = np.full(present.shape, np.nan, np.float32)
-        found, components = [], 0
-        for split in splits:
-            guess, details, components = self._fit(
-                values, present, split, encoder, settings, progress
-            )
-            called[split.test] = guess
-            found.append(details)
+        found, components = predict_tests(
+            splits,
+            called,
+            lambda split: self._fit(values, present, split, encoder, settings, progress),
+        )
         test = np.concatenate([split.test for split in splits])
         sums = _sums(present[test], called[test])
         groups = self.faces.groups[test]
         f1, always = _f1(sums.sum(0)), _f1_always(sums.sum(0))
         ends = bootstrap(sums, groups, _f1, settings.seed)
-        return Result(
-            task=self.name,
-            encoder=encoder.name,
-            key=encoder.key,
+        return table_result(
+            self.name,
+            self.faces,
+            encoder,
+            settings,
+            splits,
             value=float(np.mean(f1)),
             interval=interval(sums, groups, _mean_f1, settings.seed),
             dims=values.shape[1],
-            settings={
-                "protocol": f"{_words(settings)}; {words}",
-                "probe": settings.protocol,
-                "cut": {name: _cut(name, settings.cut) for name in sorted(set(self.faces.dataset))},
-                "input_size": encoder.input_size,
-                "pca": components,
-                "flip": settings.flip,
-                "seed": settings.seed,
+            components=components,
+            protocol=f"{_words(settings)}; {words}",
+            choices={
+                "cut": {name: _cut(name, settings.cut) for name in sorted(set(self.faces.dataset))}
             },
             details={
                 "units": {
@@ -113,16 +110,9 @@ class ActionUnits:
                     for i, unit in enumerate(units)
                 },
                 "folds": found,
-                "trained_on_this_set": bool(set(encoder.seen) & set(self.faces.dataset.tolist())),
             },
-            data={
-                "sets": self.faces.sets,
-                "names": self.faces.names,
-                "fingerprint": self.faces.fingerprint,
-                "splits": [[len(s.train), len(s.val), len(s.test)] for s in splits],
-                "persons": len(np.unique(groups)),
-            },
-            seconds=time.monotonic() - start,
+            counts={"persons": len(np.unique(groups))},
+            start=start,
         )
 
     def _fit(

@@ -6,10 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
-
-from mien.evaluate.lfw import SIDE, Lfw, check_cropped
-from mien.evaluate.pictures import fingerprint, read_pictures
+from mien.evaluate.lfw import Lfw, Pair
 from mien.evaluate.task import Result, need_folder
 from mien.files.errors import TableError
 
@@ -18,8 +15,6 @@ LAYOUT = (
     "pairs_CPLFW.txt (two lines a pair: NAME_1.jpg 1) and the aligned crops in 'aligned images/'"
 )
 _FOLDERS = ("aligned images", "aligned_images", "images", ".")
-
-Pair = tuple[int, str, str, bool]  # fold, two names, whether they show one person
 
 
 class Cplfw(Lfw):
@@ -43,25 +38,9 @@ class Cplfw(Lfw):
             ImageError: A file that is not a picture.
         """
         listed = read_pairs(need_folder(folder, LAYOUT))
-        names = sorted({name for _, *pair, _ in listed for name in pair})
-        base = next((folder / f for f in _FOLDERS if (folder / f / names[0]).is_file()), folder)
-        files = [base / name for name in names]
-        missing = [name for name, file in zip(names, files, strict=True) if not file.is_file()]
-        if missing:
-            raise TableError(
-                f"{len(missing)} of {len(names)} pictures that {folder}/pairs_CPLFW.txt names are "
-                f"missing, first {missing[0]}; expected: {LAYOUT}"
-            )
-        check_cropped(files[0], LAYOUT)
-        crops, hashes = read_pictures(files, size=SIDE)
-        row = {name: i for i, name in enumerate(names)}
-        return cls(
-            crops,
-            pairs=np.array([[row[a], row[b]] for _, a, b, _ in listed], np.int64),
-            same=np.array([same for *_, same in listed], np.bool_),
-            fold=np.array([fold for fold, *_ in listed], np.int64),
-            fingerprint=fingerprint(hashes),
-        )
+        first = min(name for _, *pair, _ in listed for name in pair)
+        base = next((folder / f for f in _FOLDERS if (folder / f / first).is_file()), folder)
+        return cls.of_pairs(listed, base, folder / "pairs_CPLFW.txt", LAYOUT)
 
     @staticmethod
     def note(results: Sequence[Result]) -> str:

@@ -6,15 +6,16 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from mien.evaluate.bootstrap import interval, mean_of
 from mien.evaluate.classify import class_details, classify, pooled, protocol_words
 from mien.evaluate.encoders import Encoder
+from mien.evaluate.held_out import predict_tests, table_result
 from mien.evaluate.probe import Labels
-from mien.evaluate.tables import Faces, Mask, arrange, open_faces, reduced
+from mien.evaluate.tables import Faces, Mask, Split, arrange, open_faces, reduced
 from mien.evaluate.task import Result, Settings, need_folder, percent
 from mien.files.errors import TableError
 
@@ -71,10 +72,10 @@ class Expressions:
         )
         values = self.faces.embed(encoder, settings, cache, progress)
         predicted = np.full(len(values), -1, np.int64)
-        found, components = [], 0
-        for split in splits:
+
+        def fit(split: Split) -> tuple[Labels, dict[str, Any], int]:
             parts, components = reduced(values, split, encoder, settings)
-            predicted[split.test], details = classify(
+            guess, chosen = classify(
                 (parts[0], self.labels[split.train]),
                 (parts[1], self.labels[split.val]),
                 (parts[2], self.labels[split.test]),
@@ -83,39 +84,30 @@ class Expressions:
                 progress,
                 split.carved,
             )
-            found.append(details)
+            return guess, chosen, components
+
+        found, components = predict_tests(splits, predicted, fit)
         test = np.concatenate([split.test for split in splits])
         truth, guess = self.labels[test], predicted[test]
         correct = (truth == guess).astype(np.float64)
         sums = np.stack([correct, np.ones_like(correct)], 1)
-        return Result(
-            task=self.name,
-            encoder=encoder.name,
-            key=encoder.key,
+        return table_result(
+            self.name,
+            self.faces,
+            encoder,
+            settings,
+            splits,
             value=float(correct.mean()),
             interval=interval(sums, self.faces.groups[test], mean_of, settings.seed),
             dims=values.shape[1],
-            settings={
-                "protocol": f"{protocol_words(settings)}; {words}",
-                "probe": settings.protocol,
-                "input_size": encoder.input_size,
-                "pca": components,
-                "flip": settings.flip,
-                "seed": settings.seed,
-            },
+            components=components,
+            protocol=f"{protocol_words(settings)}; {words}",
             details={
                 **class_details(truth, guess, self.classes),
                 "most_frequent": float(np.bincount(truth).max() / len(truth)),
                 **pooled(found, [len(split.test) for split in splits]),
-                "trained_on_this_set": bool(set(encoder.seen) & set(self.faces.dataset.tolist())),
             },
-            data={
-                "sets": self.faces.sets,
-                "names": self.faces.names,
-                "fingerprint": self.faces.fingerprint,
-                "splits": [[len(s.train), len(s.val), len(s.test)] for s in splits],
-            },
-            seconds=time.monotonic() - start,
+            start=start,
         )
 
     @staticmethod

@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +38,9 @@ FALSE_ACCEPTS = (0.01, 0.001)
 COMPONENTS = (32, 64, 128, 256)
 LAYOUT = "NAME/NAME_0001.jpg (aligned crops, tight frame, 112 px) and pairs.txt (View 2)"
 
+Pair = tuple[int, str, str, bool]  # fold from 0, two pictures, whether they show one person
 Scores = NDArray[np.float64]  # (P,) one a pair
+Own = TypeVar("Own", bound="Lfw")
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,22 +84,41 @@ class Lfw:
         listed = read_pairs(need_folder(folder, LAYOUT))
         if len({fold for fold, *_ in listed}) < 2:
             raise TableError(f"{folder}/pairs.txt has one fold; expected: {LAYOUT}")
+        counted = [(fold - 1, a, b, same) for fold, a, b, same in listed]
+        return cls.of_pairs(counted, folder, folder / "pairs.txt", LAYOUT)
+
+    @classmethod
+    def of_pairs(
+        cls: type[Own], listed: Sequence[Pair], base: Path, source: Path, layout: str
+    ) -> Own:
+        """Read the pictures that pairs name.
+
+        Args:
+            listed: The pairs.
+            base: Folder of the pictures.
+            source: Where the pairs stand, for errors.
+            layout: What was expected, for errors.
+
+        Raises:
+            TableError: Pictures are missing or not cropped.
+            ImageError: A file that is not a picture.
+        """
         names = sorted({name for _, *pair, _ in listed for name in pair})
-        files = [folder / name for name in names]
+        files = [base / name for name in names]
         missing = [name for name, file in zip(names, files, strict=True) if not file.is_file()]
         if missing:
             raise TableError(
-                f"{len(missing)} of {len(names)} pictures that {folder}/pairs.txt names are "
-                f"missing, first {missing[0]}; expected: {LAYOUT}"
+                f"{len(missing)} of {len(names)} pictures that {source} names are missing, first "
+                f"{missing[0]}; expected: {layout}"
             )
-        check_cropped(files[0], LAYOUT)
+        _check_cropped(files[0], layout)
         crops, hashes = read_pictures(files, size=SIDE)
         row = {name: i for i, name in enumerate(names)}
         return cls(
             crops,
             pairs=np.array([[row[a], row[b]] for _, a, b, _ in listed], np.int64),
             same=np.array([same for *_, same in listed], np.bool_),
-            fold=np.array([fold - 1 for fold, *_ in listed], np.int64),
+            fold=np.array([fold for fold, *_ in listed], np.int64),
             fingerprint=fingerprint(hashes),
         )
 
@@ -171,7 +192,7 @@ class Lfw:
         )
 
 
-def check_cropped(file: Path, layout: str) -> None:
+def _check_cropped(file: Path, layout: str) -> None:
     """Raise TableError if a picture is as LFW first published it: 250 px, more than the face."""
     from mien.faces.image import read_image
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from mien.evaluate.bootstrap import Sums, bootstrap, interval
 from mien.evaluate.encoders import Encoder
+from mien.evaluate.held_out import predict_tests, table_result
 from mien.evaluate.official import POSE, train_recipe
 from mien.evaluate.probe import fit_ridge
 from mien.evaluate.tables import ANGLES, Faces, Mask, Split, arrange, reduced
@@ -74,19 +75,20 @@ class Pose:
         values = self.faces.embed(encoder, settings, cache, progress)
         predicted = np.full((len(values), 3), np.nan, np.float32)
         middle = predicted.copy()
-        found, components, kept = [], 0, []
-        for whole in splits:
-            split = Split(
+        kept = [
+            Split(
                 whole.train[small[whole.train]] if on_train else whole.train,
                 whole.val[small[whole.val]] if on_train else whole.val,
                 whole.test[small[whole.test]] if on_test else whole.test,
                 whole.carved,
             )
-            kept.append(split)
-            guess, details, components = self._fit(values, split, encoder, settings, progress)
-            predicted[split.test] = guess
+            for whole in splits
+        ]
+        found, components = predict_tests(
+            kept, predicted, lambda split: self._fit(values, split, encoder, settings, progress)
+        )
+        for split in kept:
             middle[split.test] = self.faces.pose[split.train].mean(0)
-            found.append(details)
         test = np.concatenate([split.test for split in kept])
         truth, guess = self.faces.pose[test], predicted[test]
         groups = self.faces.groups[test]
@@ -104,38 +106,25 @@ class Pose:
             for i, angle in enumerate(ANGLES)
         }
         shown = np.sort(np.random.default_rng(settings.seed).permutation(len(test))[:SHOWN])
-        return Result(
-            task=self.name,
-            encoder=encoder.name,
-            key=encoder.key,
+        return table_result(
+            self.name,
+            self.faces,
+            encoder,
+            settings,
+            kept,
             value=float(measured[:3].mean()),
-            interval=interval(
-                sums, groups, lambda s: _measures(s)[..., :3].mean(-1), settings.seed
-            ),
+            interval=interval(sums, groups, _mean_error, settings.seed),
             dims=values.shape[1],
-            settings={
-                "protocol": f"{_words(settings)}; {words}",
-                "probe": settings.protocol,
-                "largest_angle": {"train": on_train and LARGEST, "test": on_test and LARGEST},
-                "input_size": encoder.input_size,
-                "pca": components,
-                "flip": settings.flip,
-                "seed": settings.seed,
-            },
+            components=components,
+            protocol=f"{_words(settings)}; {words}",
+            choices={"largest_angle": {"train": on_train and LARGEST, "test": on_test and LARGEST}},
             details={
                 "angles": angles,
                 "scatter": np.concatenate([truth, guess], 1)[shown].round(2).tolist(),
                 **(found[0] if len(found) == 1 else {"folds": found}),
-                "trained_on_this_set": bool(set(encoder.seen) & set(self.faces.dataset.tolist())),
             },
-            data={
-                "sets": self.faces.sets,
-                "names": self.faces.names,
-                "fingerprint": self.faces.fingerprint,
-                "splits": [[len(s.train), len(s.val), len(s.test)] for s in kept],
-                "left_out": int((known & ~small).sum()),
-            },
-            seconds=time.monotonic() - start,
+            counts={"left_out": int((known & ~small).sum())},
+            start=start,
         )
 
     def _fit(
