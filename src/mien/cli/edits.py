@@ -1,0 +1,124 @@
+"""Commands that take photos: demo, edit, embed."""
+
+from __future__ import annotations
+
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mien.cli.root import Detector, WeightsFile, app, examples
+from mien.edit.tasks import TASKS
+
+Weights = Annotated[
+    str, typer.Option("--weights", "-w", help="Shipped name or .safetensors file (mien weights).")
+]
+TaskName = Enum("TaskName", {name: name for name in TASKS}, type=str)  # type: ignore[misc]
+
+
+@app.command(
+    epilog=examples(
+        "mien demo",
+        "mien demo me.jpg friend.jpg --out mien-demo",
+    )
+)
+def demo(
+    photos: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[PHOTO]...", help="Your photos; shipped pictures if none."),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the page.")] = Path(
+        "mien-demo"
+    ),
+    weights: Weights = "facecycle",
+    detector: Detector = "dlib",
+    identity: Annotated[
+        bool, typer.Option("--identity", help="Show edits of identity too (weak as yet).")
+    ] = False,
+) -> None:
+    """Take faces apart and put them together again, on one HTML page."""
+    from mien.demo import demo as run
+
+    page = run(photos or (), out=out, weights=weights, detector=detector, identity=identity)
+    print(f"Open {page}")
+
+
+@app.command(
+    epilog=examples(
+        "mien edit neutralise me.jpg --out calm.png",
+        "mien edit expression me.jpg --driver friend.jpg --strength 0.7 --out edited/",
+        "mien edit frontalise photos/ --face largest --out edited/",
+    )
+)
+def edit(
+    task: Annotated[
+        TaskName,
+        typer.Argument(help="; ".join(f"{t.name}: {t.summary}" for t in TASKS.values()) + "."),
+    ],
+    sources: Annotated[list[Path], typer.Argument(metavar="SRC...", help="Pictures or folders.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File for one photo, or a folder.")],
+    driver: Annotated[
+        Path | None,
+        typer.Option(help="Photo whose expression or identity is put on."),
+    ] = None,
+    strength: Annotated[float, typer.Option(help="From 0 (unchanged) to 1.")] = 1.0,
+    face: Annotated[
+        str, typer.Option(help="only, largest, central, all, or a number (0 is the largest).")
+    ] = "only",
+    driver_face: Annotated[str, typer.Option(help="Which face of the driver.")] = "only",
+    weights: Weights = "facecycle",
+    detector: Detector = "dlib",
+) -> None:
+    """Edit the faces of photos. Every picture written says that it was edited."""
+    from mien.edit.photos import edit_each as run
+
+    for edited in run(
+        task.value,
+        sources,
+        driver,
+        out=out,
+        strength=strength,
+        weights=weights,
+        face=face,
+        driver_face=driver_face,
+        detector=detector,
+    ):
+        print(edited.path)
+
+
+@app.command(
+    epilog=examples(
+        "mien embed facecycle photos/ --out codes.parquet",
+        "mien embed runs/facecycle/laptop/weights.safetensors TABLE --out codes.parquet",
+    )
+)
+def embed(
+    weights: WeightsFile,
+    sources: Annotated[
+        list[Path],
+        typer.Argument(metavar="SRC...", help="Pictures, folders, or tables of faces."),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Parquet file, one row a face.")],
+    face: Annotated[
+        str, typer.Option(help="all, only, largest, central, or a number (0 is the largest).")
+    ] = "all",
+    detector: Detector = "dlib",
+    batch_size: Annotated[int, typer.Option(help="Faces in a call of the network.")] = 64,
+) -> None:
+    """Write the codes of every face. Codes can tell who a person is: keep them private."""
+    from mien.edit.codes import embed as run
+
+    found = run(
+        weights,
+        sources,
+        out=out,
+        face=face,
+        detector=detector,
+        batch_size=batch_size,
+        progress=True,
+    )
+    for reason in found.skipped.values():
+        print(f"skipped: {reason}", file=sys.stderr)
+    print(f"{found.table.num_rows} faces in {out}")

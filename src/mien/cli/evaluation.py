@@ -1,0 +1,252 @@
+"""Commands that measure: evaluate, leakage, reproduce, evaluate-edits, evaluate-landmarks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mien.cli.root import WeightsFile, app, examples
+
+TABLE = typer.Option(help="Table of faces, or READER:DIR for crops; may be repeated.")
+Limit = Annotated[int, typer.Option(help="Faces of each table at random; 0: all.")]
+Cache = Annotated[bool, typer.Option(help="Keep embeddings in the user's cache.")]
+Reports = Annotated[
+    Path | None, typer.Option("--out", "-o", help="Folder for the JSON and Markdown reports.")
+]
+
+
+@app.command(
+    epilog=examples(
+        "mien evaluate facecycle untrained:facecycle pixels hog lbp --data DATA --out report",
+        "mien evaluate onnx:model.onnx --task lfw --data DATA --out report",
+        "mien evaluate facecycle --task pose --task action-units --table TABLE --out report",
+        "mien evaluate facecycle --task pose --table pose_npz:300W_LP --test-table "
+        "pose_npz:AFLW2000.npz",
+    )
+)
+def evaluate(
+    encoders: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="ENCODER...",
+            help="Weights, untrained:WEIGHTS, pixels, hog, lbp or onnx:FILE; options as "
+            "NAME,key=value.",
+        ),
+    ],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder that holds fer2013/, rafdb/, lfw/ or cplfw/."),
+    ] = None,
+    task: Annotated[
+        list[str],
+        typer.Option(
+            "--task",
+            "-t",
+            help="fer2013, rafdb, lfw, cplfw; of --table: expression, pose, action-units; may be "
+            "repeated.",
+        ),
+    ] = ["fer2013", "lfw"],  # noqa: B006  (typer's way; never changed)
+    table: Annotated[list[str] | None, TABLE] = None,
+    test_table: Annotated[
+        list[str] | None,
+        typer.Option(help="Test on this table, train on --table; may be repeated."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder for report.json, report.md and figures."),
+    ] = None,
+    clean: Annotated[
+        bool, typer.Option("--clean", help="FER-2013: train without copies of test pictures.")
+    ] = False,
+    flip: Annotated[
+        bool, typer.Option("--flip", help="Average the embeddings of a picture and its mirror.")
+    ] = False,
+    align: Annotated[
+        bool,
+        typer.Option("--align", help="FER-2013: align the pictures by the landmark network first."),
+    ] = False,
+    protocol: Annotated[
+        str, typer.Option(help="mien, or the probe and choices of facecycle or pcl.")
+    ] = "mien",
+    knn: Annotated[
+        bool, typer.Option("--knn", help="Expressions: nearest neighbours too.")
+    ] = False,
+    few_labels: Annotated[
+        bool, typer.Option("--few-labels", help="Expressions: with 1 % and 10 % of labels too.")
+    ] = False,
+    folds: Annotated[
+        int, typer.Option(help="Folds of persons where a table has no test split; 0: 5, units 3.")
+    ] = 0,
+    cut: Annotated[
+        float | None,
+        typer.Option(help="Intensity from which an action unit counts; as the set has it."),
+    ] = None,
+    limit: Limit = 0,
+    tsne: Annotated[
+        list[str] | None,
+        typer.Option(help="Column to colour a t-SNE map by; may be repeated."),
+    ] = None,
+    umap: Annotated[
+        list[str] | None,
+        typer.Option(help="Column to colour a UMAP map by; may be repeated."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of PCA and bootstrap.")] = 0,
+    batch_size: Annotated[int, typer.Option(help="Pictures in a call of an encoder.")] = 64,
+    cache: Cache = True,
+) -> None:
+    """Measure encoders on public test sets and tables of faces, beside the published figures."""
+    from mien.evaluate.report import evaluate as run
+
+    report = run(
+        encoders,
+        task,
+        data=data,
+        tables=table or (),
+        test_tables=test_table or (),
+        out=out,
+        protocol=protocol,
+        knn=knn,
+        few_labels=few_labels,
+        folds=folds,
+        cut=cut,
+        limit=limit,
+        tsne=tsne or (),
+        umap=umap or (),
+        clean=clean,
+        flip=flip,
+        align=align,
+        seed=seed,
+        batch_size=batch_size,
+        cache=cache,
+    )
+    print(report.markdown())
+
+
+@app.command(
+    epilog=examples(
+        "mien leakage facecycle --table tables/faces --out report",
+        "mien leakage onnx:arcface.onnx --table tables/faces --factor yaw --factor expression",
+    )
+)
+def leakage(
+    encoder: Annotated[
+        str, typer.Argument(help="Weights (taken apart into their codes) or any other encoder.")
+    ],
+    table: Annotated[list[str], TABLE],
+    factor: Annotated[
+        list[str] | None,
+        typer.Option(help="Factor to decode; all that the table is labelled with if not given."),
+    ] = None,
+    whole: Annotated[
+        str,
+        typer.Option(help="Encoder that stands for the whole face; HOG and colours if not given."),
+    ] = "",
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder for leakage.json, leakage.md and leakage.png."),
+    ] = None,
+    limit: Limit = 0,
+    seed: Annotated[int, typer.Option(help="Seed of splits, components and kernel.")] = 0,
+    batch_size: Annotated[int, typer.Option(help="Faces in a call of the encoder.")] = 64,
+    cache: Cache = True,
+) -> None:
+    """Show what each code gives away: who, which expression, which pose, which light."""
+    from mien.evaluate.leakage import evaluate_leakage as run
+
+    report = run(
+        encoder,
+        table,
+        factors=factor or (),
+        whole=whole,
+        out=out,
+        limit=limit,
+        seed=seed,
+        batch_size=batch_size,
+        cache=cache,
+    )
+    print(report.markdown())
+
+
+@app.command(
+    epilog=examples(
+        "mien reproduce facecycle --data DATA --out report",
+        "mien reproduce pcl runs/pcl/weights.safetensors --data DATA",
+    )
+)
+def reproduce(
+    publication: Annotated[str, typer.Argument(help="facecycle or pcl.")],
+    data: Annotated[
+        Path,
+        typer.Option(help="Folder of fer2013/, rafdb/, lfw/, cplfw/, 300w_lp/ and aflw2000/."),
+    ],
+    encoder: Annotated[
+        str, typer.Argument(help="Encoder; the shipped weights of that name if not given.")
+    ] = "",
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder for reproduce.json and reproduce.md."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    batch_size: Annotated[int, typer.Option(help="Pictures in a call of the encoder.")] = 64,
+    cache: Cache = True,
+) -> None:
+    """Put a publication's figures beside ours, measured as it measured them."""
+    from mien.evaluate.publications import reproduce as run
+
+    done = run(
+        publication, encoder, data=data, out=out, seed=seed, batch_size=batch_size, cache=cache
+    )
+    print(done.markdown())
+
+
+@app.command(
+    name="evaluate-edits",
+    epilog=examples(
+        "mien prepare london:LONDON --out tables/london",
+        "mien evaluate-edits facecycle tables/london --out report",
+    ),
+)
+def evaluate_edits(
+    weights: WeightsFile,
+    table: Annotated[
+        Path, typer.Argument(help="Table with a neutral and another picture of each person.")
+    ],
+    out: Reports = None,
+) -> None:
+    """Measure neutralising and expression transfer against the true pictures of the persons."""
+    from mien.evaluate.edits import evaluate_edits as run
+
+    print(run(weights, table, out=out).markdown())
+
+
+@app.command(
+    name="evaluate-landmarks",
+    epilog=examples(
+        "mien evaluate-landmarks --data DATA --out report",
+        "mien evaluate-landmarks --data DATA --set lfw --detector dlib",
+    ),
+)
+def evaluate_landmarks(
+    data: Annotated[Path, typer.Option(help="Folder that holds annotations/ and the sets.")],
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="utkface, lfw, omi, london or ict_faces; all if not given."),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="Landmark weights; the shipped ones if not given."),
+    ] = None,
+    detector: Annotated[
+        str | None,
+        typer.Option(help="Find the faces with this detector instead of jittered true boxes."),
+    ] = None,
+    out: Reports = None,
+    seed: Annotated[int, typer.Option(help="Seed of the boxes' jitter.")] = 0,
+) -> None:
+    """Measure landmarks and head pose on annotated people that were never trained on."""
+    from mien.evaluate.landmarks import evaluate_landmarks as run
+
+    report = run(data, sets or (), weights=weights, detector=detector, out=out, seed=seed)
+    print(report.markdown())
