@@ -101,6 +101,14 @@ def test_every_command_has_help_with_examples(run: Run, command: str) -> None:
     assert f"  mien {command}" in out.partition("Examples:")[2]
 
 
+def test_help_names_the_edits_that_need_a_driver(run: Run) -> None:
+    from mien.edit.tasks import TASKS
+
+    said = run("edit", "--help")[1]
+    told = " ".join(said.partition("--driver ")[2].partition("--strength")[0].split())
+    assert [name for name in TASKS if name in told] == [t.name for t in TASKS.values() if t.driver]
+
+
 def test_version(run: Run) -> None:
     from mien import __version__
 

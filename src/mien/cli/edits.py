@@ -15,6 +15,7 @@ from mien.edit.tasks import TASKS
 Weights = Annotated[
     str, typer.Option("--weights", "-w", help="Shipped name or .safetensors file (mien weights).")
 ]
+_DRIVEN = ", ".join(t.name for t in TASKS.values() if t.driver)
 TaskName = Enum("TaskName", {name: name for name in TASKS}, type=str)  # type: ignore[misc]
 
 
@@ -61,7 +62,7 @@ def edit(
     out: Annotated[Path, typer.Option("--out", "-o", help="File for one photo, or a folder.")],
     driver: Annotated[
         Path | None,
-        typer.Option(help="Photo whose expression or identity is put on."),
+        typer.Option(help=f"Photo of the face that says how; needed for {_DRIVEN}."),
     ] = None,
     strength: Annotated[float, typer.Option(help="From 0 (unchanged) to 1.")] = 1.0,
     face: Annotated[
