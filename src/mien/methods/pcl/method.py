@@ -16,9 +16,7 @@ Images are [0, 1] inside. Deviations from the publication, all by switch:
   ``official``.
 - ``decoder`` false, ``orthogonality`` 0, ``pose_images`` 0 leave out one part each.
 - ``norm`` and ``face_crops`` (ours): normalised convolutions, and crops that overlap, for short
-  trainings, in which the published trunk and crops learn nothing. ``moments`` (ours): the gradients
-  of the contrasts are up to a hundred times those of the decoder, which vanish in an Adam that all
-  share; with one a step, each moves the trunk equally far.
+  trainings, in which the published trunk and crops learn nothing.
 
 Without a switch: views are drawn as one batch on the device (colours are clamped once and hue turns
 in YIQ, see ``mien.data.augment``); mixed negatives are never written out (equal results).
@@ -87,7 +85,6 @@ class PCL(Method):
         weights: tuple[float, ...] = ()  # share of each table; by their sizes if empty
         views: dict[str, Any] = field(default_factory=dict)  # see mien.data.views.ViewSettings
         norm: str = "none"  # ours: "batch" or "group" normalisation in trunk and branches
-        moments: str = "shared"  # Adam's, by the three steps; ours: "own", each has its own
         pose_negatives: str = "own"  # "official": views of the mirror images of the whole batch
         batch_norm: str = "joint"  # of a step's pictures; "official": a call for each part
         output: str = "unit"  # R draws [0, 1]; "official": tanh is compared with it
@@ -138,18 +135,11 @@ class PCL(Method):
         return SingleSampler(caches, drawn, seed, rank, c.weights)
 
     def optimisers(self, learning_rate: float) -> dict[str, optim.Optimizer]:
-        """One Adam for everything, with L2 regularisation in the gradient; ``own``: one a step."""
-        c = self.config
-        names = ["pcl"]
-        if c.moments == "own":
-            used = {"decoder": c.decoder, "face": True, "pose": c.pose_images > 0}
-            names = [name for name, trained in used.items() if trained]
-        return {
-            name: optim.Adam(
-                self.parameters(), learning_rate, weight_decay=c.weight_decay, fused=True
-            )
-            for name in names
-        }
+        """One Adam for everything, with L2 regularisation in the gradient."""
+        adam = optim.Adam(
+            self.parameters(), learning_rate, weight_decay=self.config.weight_decay, fused=True
+        )
+        return {"pcl": adam}
 
     def step(self, batch: Batch, update: Update) -> dict[str, float]:
         """Three updates in the paper's order: decoder, face-aware contrast, pose contrast."""
@@ -158,24 +148,24 @@ class PCL(Method):
         w_face, w_pose = self.dynamic.weights.clone()
         if "decoder" in batch:
             l_rec, l_orth = self.decoder_losses(batch["decoder"])
-            self._update(update, "decoder", l_rec + self.config.orthogonality * l_orth)
+            self._update(update, l_rec + self.config.orthogonality * l_orth)
             scalars |= {"rec": l_rec.item(), "orth": l_orth.item()}
 
         l_face = self.face_loss(batch["face"], generator)
-        self._update(update, "face", w_face * l_face)
+        self._update(update, w_face * l_face)
         scalars["face"] = l_face.item()
 
         if "pose" in batch:
             l_pose = self.pose_loss(batch["pose"], generator)
-            self._update(update, "pose", w_pose * l_pose)
+            self._update(update, w_pose * l_pose)
             self.dynamic.add(torch.stack([l_face, l_pose]).detach())
             scalars |= {"pose": l_pose.item(), "w_face": w_face.item()}
         return scalars
 
-    def _update(self, update: Update, part: str, loss: Tensor) -> None:
+    def _update(self, update: Update, loss: Tensor) -> None:
         if self.config.unused == "official":  # a gradient of 0 instead of none
             loss = loss + sum(0 * p.sum() for p in self.parameters())
-        update(part if self.config.moments == "own" else "pcl", loss)
+        update("pcl", loss)
 
     def decoder_losses(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Step (a): L_rec and L_orth of ``images`` ``(B, 3, S, S)`` in [-1, 1].
@@ -321,7 +311,6 @@ class PCL(Method):
 _SWITCHES: dict[str, tuple[Any, ...]] = {
     "size": SIZES,
     "norm": NORMS,
-    "moments": ("shared", "own"),
     "face_crops": ("quadrants", "random"),
     "pose_negatives": ("own", "official"),
     "batch_norm": ("joint", "official"),

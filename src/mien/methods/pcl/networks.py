@@ -10,17 +10,13 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from mien.nets.blocks import Stem, conv3, he_init
 
-NORMS = ("none", "batch", "renorm", "group")
-
-_RENORM_R, _RENORM_D = 3.0, 5.0  # limits of r and d, as published
-_RENORM_PASSES = 1000  # until they are reached
+NORMS = ("none", "batch", "group")
 
 
 def code_length(width: int, size: int) -> int:
@@ -94,9 +90,9 @@ def add_norm(module: nn.Module, norm: str) -> None:
 
     Args:
         module: Changed in place.
-        norm: ``none``; ``batch``; ``renorm``, by running statistics (see ``BatchRenorm``);
-            ``group``, of 8 channels over the picture, with standardised weights (Qiao et al. 2019,
-            arXiv 1903.10520; else nine tenths stay alike).
+        norm: ``none``, ``batch``, or ``group``: of 8 channels, over the picture, with standardised
+            weights (Qiao et al. 2019, arXiv 1903.10520; else nine tenths stay alike), so that
+            training and evaluation compute the same.
     """
     if norm == "none":
         return
@@ -105,55 +101,10 @@ def add_norm(module: nn.Module, norm: str) -> None:
             c = child.out_channels
             if norm == "group":
                 parametrize.register_parametrization(child, "weight", _Standardise())
-            layer: nn.Module = nn.BatchNorm2d(c)
-            if norm == "renorm":
-                layer = BatchRenorm(c)
-            elif norm == "group":
-                layer = nn.GroupNorm(max(1, c // 8), c)
+            layer = nn.BatchNorm2d(c) if norm == "batch" else nn.GroupNorm(max(1, c // 8), c)
             setattr(module, name, nn.Sequential(child, layer))
         else:
             add_norm(child, norm)
-
-
-class BatchRenorm(nn.Module):
-    """Batch renormalisation (Ioffe 2017, arXiv 1702.03275): training normalises as evaluation does.
-
-    PCL's steps show noisy pictures, crops and views in turn; each would be normalised by its own
-    statistics in training, and by the mixture of all in evaluation. Here the batch's statistics
-    are corrected to the running ones, x^ = (x - μ_B) / σ_B · r + d with r = σ_B / σ and
-    d = (μ_B - μ) / σ held constant, clipped to limits that widen over the first passes.
-    """
-
-    running_mean: Tensor
-    running_var: Tensor
-    passes: Tensor
-
-    def __init__(self, channels: int, momentum: float = 0.1, eps: float = 1e-5) -> None:
-        super().__init__()
-        self.momentum, self.eps = momentum, eps
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-        self.register_buffer("running_mean", torch.zeros(channels))
-        self.register_buffer("running_var", torch.ones(channels))
-        self.register_buffer("passes", torch.zeros((), dtype=torch.int64))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(B, C, H, W)`` → the same shape."""
-        mean, variance = self.running_mean, self.running_var
-        if not self.training:
-            return F.batch_norm(x, mean, variance, self.weight, self.bias, eps=self.eps)
-        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-            variance_b, mean_b = torch.var_mean(x.float(), (0, 2, 3), correction=0)
-            opened = (self.passes / _RENORM_PASSES).clamp(max=1)
-            self.passes += 1
-            sigma = (variance + self.eps).sqrt()
-            widest, furthest = 1 + (_RENORM_R - 1) * opened, _RENORM_D * opened
-            r = ((variance_b + self.eps).sqrt() / sigma).clamp(1 / widest, widest)
-            d = ((mean_b - mean) / sigma).clamp(-furthest, furthest)
-            mean.lerp_(mean_b, self.momentum)
-            variance.lerp_(variance_b, self.momentum)
-        weight, bias = self.weight * r, self.weight * d + self.bias
-        return F.batch_norm(x, None, None, weight, bias, training=True, eps=self.eps)
 
 
 class _Standardise(nn.Module):
