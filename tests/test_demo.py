@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from mien.demo import MOST_FACES, demo
 from mien.edit.provenance import read_provenance
 from mien.faces.image import read_image, write_image
 from mien.files.errors import FaceError, ImageError, WeightsError
+from mien.methods.pcl import PCL
 
 
 @pytest.fixture(autouse=True)
@@ -116,3 +118,15 @@ def test_weights_that_can_do_only_a_part(run, toy_method, tmp_path, photo, monke
     assert "identity: These weights hold the first stage only." in html
     assert "Identities exchanged" not in html
     assert not (page.parent / "identity.png").exists()
+
+
+def test_poses_are_exchanged_by_a_method_that_can(tmp_path, toy_finder) -> None:
+    torch.manual_seed(0)
+    method = PCL(PCL.Config(width=4)).eval()
+    page = demo(
+        out=tmp_path / "demo", weights=method, finder=toy_finder(1), progress=False, identity=True
+    )
+    assert {p.name for p in page.parent.iterdir()} == {"index.html", "apart.png", "pose.png"}
+    html = page.read_text()
+    assert "Poses exchanged" in html
+    assert "with the pose of" in html

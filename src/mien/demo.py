@@ -43,6 +43,11 @@ _MATRICES = {
         "Each row keeps its person and takes the expression of the face above the column. The "
         "diagonal takes the face apart and puts it back together from its own parts.",
     ),
+    "pose": (
+        "Poses exchanged",
+        "Each row keeps its person and takes the head pose of the face above the column, drawn anew "
+        "from the two codes: blurred, because it shows what the codes hold.",
+    ),
     "identity": (
         "Identities exchanged",
         "Each row keeps its expression and pose and takes the identity of the face above the "
@@ -257,7 +262,7 @@ class _Page:
         )
 
     def matrix(self, task: str, step: Callable[[int], Any]) -> str:
-        """Return the table of every face with the expression or identity of every other one."""
+        """Return the table of every face with what ``task`` takes over from every other one."""
         title, text = _MATRICES[task]
         head = "".join(
             f"<th scope='col'>{self._small(p.image, p.name)}</th>" for p in self.portraits
