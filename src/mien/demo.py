@@ -45,8 +45,8 @@ _MATRICES = {
     ),
     "pose": (
         "Poses exchanged",
-        "Each row keeps its person and takes the head pose of the face above the column, drawn anew "
-        "from the two codes: blurred, because it shows what the codes hold.",
+        "Each row keeps its person and takes the head pose of the face above the column, drawn "
+        "anew from the two codes: blurred, because it shows what the codes hold.",
     ),
     "identity": (
         "Identities exchanged",
