@@ -6,11 +6,11 @@ import contextlib
 import dataclasses
 import json
 import shlex
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn, optim
 
@@ -37,9 +37,13 @@ from mien.train.log import Log, say
 from mien.train.parallel import Parallel, cores, fast_precision, launch
 from mien.train.prefetch import channels_last, prefetch
 from mien.train.recipe import Overrides, Recipe, load_recipe, override_pairs
+from mien.train.seed import seed_torch
 from mien.train.signals import forward_signals, stop_on_signal
+from mien.train.statistics import refreshed_statistics
 
 PREVIEW = 1 << 31  # the preview's batch is drawn as if for this step, which no training reaches
+STATISTICS = PREVIEW + 1  # and from here on those for the statistics of averaged weights
+_BATCHES = 8  # of them
 
 # What may differ between a run and its resumption without changing what a step computes.
 _FREE = ("tables", "steps", "images", "preview_every", "checkpoint_every", "log_every")
@@ -197,6 +201,7 @@ class Training:
             for name, optimiser in self.optimisers.items()
         }
         self.ema = Ema(self.method, recipe.ema) if recipe.ema else None
+        self.fresh: tuple[int, dict[str, Tensor]] = (-1, {})  # step, statistics of the average
 
     def step(self, step: int, batch: Batch) -> dict[str, float]:
         """Train on one batch; return the method's scalars."""
@@ -375,7 +380,7 @@ class Training:
             self._save_weights(step)
 
     def _save_weights(self, step: int) -> None:
-        with disk_errors(self.job.out), self._averaged():
+        with disk_errors(self.job.out), self._averaged(step):
             save_weights(self.job.out / "weights.safetensors", self.weights(), self._card(step))
 
     def _card(self, step: int) -> dict[str, Any]:
@@ -402,21 +407,37 @@ class Training:
     def _preview(self, step: int) -> None:
         if type(self.method).preview is Method.preview:
             return  # this method has none
-        batch = {name: channels_last(value) for name, value in self.sampler(PREVIEW).items()}
-        self.method.eval()
-        with torch.no_grad(), self._averaged():
-            picture = self.method.preview(self.parallel.to_device(batch))
+        batch = self._drawn(PREVIEW)
+        with torch.no_grad(), self._averaged(step):
+            self.method.eval()
+            picture = self.method.preview(batch)
         self.method.train()
         with disk_errors(self.job.out):
             write_image(self.job.out / "previews" / f"step_{step:08d}.png", picture)
 
-    def _averaged(self) -> contextlib.AbstractContextManager[None]:
-        return self.ema.applied() if self.ema is not None else contextlib.nullcontext()
+    def _drawn(self, step: int) -> Batch:
+        batch = {name: channels_last(value) for name, value in self.sampler(step).items()}
+        return self.parallel.to_device(batch)
 
-
-def seed_torch(seed: int, rank: int, step: int) -> None:
-    """Make torch's global generators a function of (seed, rank, step)."""
-    torch.manual_seed(int(np.random.SeedSequence([seed, rank, step]).generate_state(1)[0]))
+    @contextlib.contextmanager
+    def _averaged(self, step: int) -> Iterator[None]:
+        """Let the method hold averaged weights, and the statistics that belong to them."""
+        if self.ema is None:
+            yield
+            return
+        with self.ema.applied():
+            if self.fresh[0] != step:
+                batches = (self._drawn(STATISTICS + i) for i in range(_BATCHES))
+                with self.parallel.autocast():
+                    found = refreshed_statistics(self.method, batches, self.recipe.seed)
+                self.fresh = (step, found)
+            buffers = dict(self.method.named_buffers())
+            own = {name: buffers[name].clone() for name in self.fresh[1]}
+            try:
+                self.method.load_state_dict(self.fresh[1], strict=False)
+                yield
+            finally:
+                self.method.load_state_dict(own, strict=False)
 
 
 def count_parameters(module: nn.Module) -> tuple[int, int]:

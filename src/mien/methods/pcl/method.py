@@ -16,7 +16,9 @@ Images are [0, 1] inside. Deviations from the publication, all by switch:
   ``official``.
 - ``decoder`` false, ``orthogonality`` 0, ``pose_images`` 0 leave out one part each.
 - ``norm`` and ``face_crops`` (ours): normalised convolutions, and crops that overlap, for short
-  trainings, in which the published trunk and crops learn nothing.
+  trainings, in which the published trunk and crops learn nothing. ``reconstruction`` (ours): the
+  gradients of the contrasts are up to a hundred times those of L_rec, which vanish in the moments
+  of the Adam that all steps share.
 
 Without a switch: views are drawn as one batch on the device (colours are clamped once and hue turns
 in YIQ, see ``mien.data.augment``); mixed negatives are never written out (equal results).
@@ -77,6 +79,7 @@ class PCL(Method):
         temperature: float = 0.07
         beta: float = 1.6  # of Beta(β, β), which mixes negatives
         noise: float = 0.4  # of what the decoder's step encodes, on [0, 1]
+        reconstruction: float = 1.0  # ours: weight of L_rec
         orthogonality: float = 1.0  # weight of D
         decoder: bool = True  # false: without step (a)
         epoch: int = 1000  # steps that the dynamic weight average calls an epoch
@@ -148,7 +151,8 @@ class PCL(Method):
         w_face, w_pose = self.dynamic.weights.clone()
         if "decoder" in batch:
             l_rec, l_orth = self.decoder_losses(batch["decoder"])
-            self._update(update, l_rec + self.config.orthogonality * l_orth)
+            c = self.config
+            self._update(update, c.reconstruction * l_rec + c.orthogonality * l_orth)
             scalars |= {"rec": l_rec.item(), "orth": l_orth.item()}
 
         l_face = self.face_loss(batch["face"], generator)
