@@ -20,7 +20,8 @@ Deviations from the publication, all by switch:
 - ``gram_every`` k: L_perc looks at every k-th row of a batch (same expectation, less work).
 - ``direct_only`` (ours): a warm-up of either stage with the terms of L that need no G, many times
   faster; what it trains starts the stage itself. ``identity_from_expression`` (ours): E_id starts
-  from E_exp, which has the same layers.
+  from E_exp, which has the same layers. ``normaliser_width`` and ``normaliser_blocks`` (ours): N
+  may be larger than a G that is small for a small machine.
 - ``known_flow`` > 0 (ours): where both pictures of a pair were made from one by warps of our own,
   the way from one over the neutral face to the other, f~ + f(p + f~), must be that warp.
 - ``anchor`` > 0 (ours): where the flow to the neutral face is known, f must be that flow, most of
