@@ -83,8 +83,8 @@ def demo(
         weights: Shipped name, ``.safetensors`` file, or a method in memory.
         detector: Face detector (``mien.faces.detectors``).
         finder: Replaces the finder that ``detector`` names.
-        identity: Show edits of identity too. The shipped weights do little more than repaint the
-            skin, which nobody should take for a person's identity.
+        identity: Show edits of identity too. The shipped weights draw them at 64 pixels over the
+            photo, whose own features show through.
         progress: Show a progress bar.
 
     Returns:
