@@ -93,7 +93,7 @@ def test_shapes_of_the_paper():
 
 def test_features_of_every_stage():
     trunk, x = Trunk(4), torch.rand(2, 3, 64, 64)
-    outputs = trunk.stage_outputs(x)
+    outputs = list(trunk.stage_outputs(x))
     assert torch.equal(trunk.stage_features(x), trunk(x).flatten(1))
     assert torch.equal(trunk.stage_features(x, 4), trunk(x).flatten(1))
     assert [trunk.stage_features(x, k).shape[1] for k in (1, 2, 3)] == [4 * 64, 8 * 64, 8 * 64]
@@ -101,6 +101,8 @@ def test_features_of_every_stage():
     assert torch.allclose(trunk.stage_features(x, 1), blocks.flatten(1), atol=1e-6)
     with pytest.raises(ConfigError, match="stages 1 to 4, no 5"):
         trunk.stage_features(x, 5)
+    trunk.layer2_2.register_forward_hook(lambda *_: pytest.fail("a later stage was computed"))
+    trunk.stage_features(x, 2)
 
 
 @pytest.mark.parametrize("norm", ["batch", "group"])

@@ -36,7 +36,8 @@ def demo(
     weights: Weights = "facecycle",
     detector: Detector = "dlib",
     identity: Annotated[
-        bool, typer.Option("--identity", help="Show edits of identity too (rough: drawn at 64 pixels).")
+        bool,
+        typer.Option("--identity", help="Show edits of identity too (rough: drawn at 64 pixels)."),
     ] = False,
 ) -> None:
     """Take faces apart and put them together again, on one HTML page."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from itertools import islice
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -73,15 +75,16 @@ class Stem(nn.Module):
         self.resblock2 = ResidualBlock(2 * w)
         self.layer2_2 = nn.Sequential(conv3(2 * w, 2 * w, 2), act, conv3(2 * w, 2 * w), act)  # 8²
 
-    def stem(self, x: Tensor) -> list[Tensor]:
-        """Return w 32², 2w 16² and 2w 8² for a 64 px input."""
-        s1 = self.layer1(self.conv1(x))
-        s2 = self.resblock2(self.resblock1(self.layer2_1(s1)))
-        return [s1, s2, self.layer2_2(s2)]
+    def stage_outputs(self, x: Tensor) -> Iterator[Tensor]:
+        """Yield what each stage makes of ``x``: w 32², 2w 16² and 2w 8² for a 64 px input.
 
-    def stage_outputs(self, x: Tensor) -> list[Tensor]:
-        """Return what every stage makes of ``x``, ``stem`` first; a subclass adds its own."""
-        return self.stem(x)
+        A subclass goes on from there.
+        """
+        x = self.layer1(self.conv1(x))
+        yield x
+        x = self.resblock2(self.resblock1(self.layer2_1(x)))
+        yield x
+        yield self.layer2_2(x)
 
     def stage_features(self, x: Tensor, stage: int = 0) -> Tensor:
         """Return what a stage makes of ``x`` ``(B, 3, H, W)`` as vectors ``(B, D)``.
@@ -93,10 +96,11 @@ class Stem(nn.Module):
         Raises:
             ConfigError: No such stage.
         """
-        outputs = self.stage_outputs(x)
+        # Stages after the one asked for are not computed.
+        outputs = list(islice(self.stage_outputs(x), stage if stage > 0 else None))
         if not 0 <= stage <= len(outputs):
             raise ConfigError(f"These networks have stages 1 to {len(outputs)}, no {stage}.")
-        y = outputs[stage - 1]
+        y = outputs[-1]
         if stage and y.shape[-1] > _GRID:
             y = F.adaptive_avg_pool2d(y, _GRID)
         return y.flatten(1)

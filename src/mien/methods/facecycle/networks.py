@@ -6,6 +6,8 @@ a 64 px input and width w.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -35,11 +37,13 @@ class Encoder(Stem):
         )
         he_init(self)
 
-    def stage_outputs(self, x: Tensor) -> list[Tensor]:
-        """Return w 32², 2w 16², 2w 8², 4w 4², 2w 4² for a 64 px input."""
-        stages = self.stem(x)
-        s4 = self.layer3_1(stages[-1])
-        return [*stages, s4, self.layer3_2(s4)]
+    def stage_outputs(self, x: Tensor) -> Iterator[Tensor]:
+        """Yield w 32², 2w 16², 2w 8², 4w 4², 2w 4² for a 64 px input."""
+        for y in super().stage_outputs(x):
+            yield y
+        y = self.layer3_1(y)
+        yield y
+        yield self.layer3_2(y)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the code ``(B, 256)`` of ``x`` ``(B, 3, 64, 64)``."""

@@ -8,6 +8,7 @@ normalised any further.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from itertools import pairwise
 
 from torch import Tensor, nn
@@ -39,14 +40,16 @@ class Trunk(Stem):
         he_init(self)
         add_norm(self, norm)
 
-    def stage_outputs(self, x: Tensor) -> list[Tensor]:
-        """Return w 32², 2w 16², 2w 8² and t, 2w 4², for a 64 px input."""
-        stages = self.stem(x)
-        return [*stages, self.layer3_1(stages[-1])]
+    def stage_outputs(self, x: Tensor) -> Iterator[Tensor]:
+        """Yield w 32², 2w 16², 2w 8² and t, 2w 4², for a 64 px input."""
+        for y in super().stage_outputs(x):
+            yield y
+        yield self.layer3_1(y)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return t; 4x4 at 64 px, 7x7 at 100 px."""
-        return self.stage_outputs(x)[-1]
+        *_, t = self.stage_outputs(x)
+        return t
 
 
 class Backbone(nn.Module):
