@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mien import weights
 from mien.evaluate import evaluate
 from mien.evaluate.report import markdown_table
 from mien.files.errors import ConfigError, TableError, WeightsError
@@ -115,6 +116,20 @@ def test_labels_of_a_table(
         assert sum(name.startswith(start) for name in names) == 2, start
     assert "action-units.png" in names
     assert len(names) == 9
+
+
+def test_the_budget_of_a_training_stands_in_its_row(lfw_folder: Path) -> None:
+    card = weights.card("facecycle")
+    seen = sum(stage["images_seen"] for stage in [card, *card["earlier_stages"]])
+    assert seen > card["images_seen"] > 0
+    specs = ["facecycle", "untrained:facecycle", "hog"]
+    report = _evaluate(lfw_folder.parent, specs, ("lfw",))
+    assert [r.images_seen for r in report.results] == [seen, 0, 0]
+    heading, _, *rows = report.markdown().splitlines()
+    place = [cell.strip() for cell in heading.split("|")].index("images seen")
+    cells = [row.split("|")[place].strip() for row in rows[:4]]
+    assert cells == [f"{seen:,}", "–", "–", "–"]
+    assert "images seen" not in _evaluate(lfw_folder.parent, ["hog"], ("lfw",)).markdown()
 
 
 def test_few_labels_are_in_the_report(fer_folder: Path) -> None:

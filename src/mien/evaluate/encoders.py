@@ -23,7 +23,7 @@ import inspect
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +55,7 @@ class Encoder:
         function: The work; anything ``(B, S, S, 3)`` → ``(B, D)``.
         pca: Principal components that a probe fits on its training pictures; 0: none.
         seen: Words that its card calls the data of its weights by (``datasets``).
+        images_seen: Images that its training saw, those of earlier stages included; 0: none known.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Encoder:
     function: Callable[[Image], Any]
     pca: int = 0
     seen: tuple[str, ...] = ()
+    images_seen: int = 0
 
     def __call__(self, crops: Image) -> Array:
         """Embed one batch.
@@ -108,7 +110,7 @@ def encoder(spec: str | Encoder | Callable[[Image], Any], factor: str = "express
     else:
         made = _weights(options, factor)
     options.check_all_used()
-    return Encoder(spec, made.key, made.input_size, made.function, pca, made.seen)
+    return replace(made, name=spec, pca=pca)
 
 
 def code_sizes(spec: str) -> dict[str, int]:
@@ -206,10 +208,13 @@ def _weights(options: _Options, factor: str) -> Encoder:
             torch.manual_seed(seed)
             method = weights.build(card)
         seen: tuple[str, ...] = ()
+        budget = 0
     else:
         card = weights.card(name)
         method = weights.load(name)
         seen = datasets(card.get("data"))
+        stages = [card, *card.get("earlier_stages", [])]
+        budget = sum(int(stage.get("images_seen", 0)) for stage in stages)
     native = int(getattr(method.config, "size", 64))
     size = options.integer("size", native, low=16)
     method = method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -226,7 +231,8 @@ def _weights(options: _Options, factor: str) -> Encoder:
             out = _codes(method, images.float().div_(127.5).sub_(1.0), parts, stage)
         return out.float().numpy()
 
-    return Encoder(name, _method_key(method, parts, stage), size, run, seen=seen)
+    key = _method_key(method, parts, stage)
+    return Encoder(name, key, size, run, seen=seen, images_seen=budget)
 
 
 def _parts(method: Method, which: str, factor: str, native: int, spec: str) -> tuple[str, ...]:

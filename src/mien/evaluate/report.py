@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,13 @@ class Report:
         heading, rows = ["encoder"], {n: [n] for n in names}
         published = {n: [f"*{n}, published*"] for t in tasks for n in TASKS[t].published}
         notes = []
+        budgets = {r.encoder: r.images_seen for r in self.results}
+        if any(budgets.values()):
+            heading.append("images seen")
+            for n in names:
+                rows[n].append(f"{budgets[n]:,}" if budgets[n] else "–")
+            for row in published.values():
+                row.append("–")
         for t in tasks:
             task = TASKS[t]
             heading += task.headings
@@ -220,7 +227,9 @@ def evaluate(
     results = []
     for name, ready in built.items():
         task = _task(name, data, faces)
-        results += [task.run(one, settings, folder, progress) for one in ready]
+        for one in ready:
+            result = task.run(one, settings, folder, progress)
+            results.append(replace(result, images_seen=one.images_seen))
     report = Report(results, package_versions())
     if out is not None:
         report.save(Path(out))

@@ -62,6 +62,7 @@ class Result:
         details: Everything that came out of it: choices, confusion, curves.
         data: Counts and the fingerprint of the test set.
         seconds: Wall time, embedding included.
+        images_seen: Images that the training of the encoder saw; 0: none known.
     """
 
     task: str
@@ -75,6 +76,7 @@ class Result:
     details: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
+    images_seen: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """Return the result as JSON values."""
