@@ -1,7 +1,8 @@
 """MoCo v2: Improved Baselines with Momentum Contrastive Learning.
 
 Chen, Fan, Girshick, He, 2020 (arXiv 2003.04297); the queue is of He et al., CVPR 2020
-(arXiv 1911.05722, algorithm 1). On PCL's trunk, which has no BatchNorm: no shuffling is needed.
+(arXiv 1911.05722, algorithm 1). On PCL's trunk. Without normalisation it needs no shuffling; with
+``norm: batch`` the statistics of a batch may give its keys away, and nothing shuffles them.
 """
 
 from __future__ import annotations
