@@ -288,6 +288,14 @@ def test_quadrant_crops_come_from_two_different_quadrants_of_24_pixels():
     assert len(pairs) == 12  # every ordered pair of quadrants
 
 
+def test_the_second_quadrant_crop_may_be_of_another_picture():
+    x = batch()
+    alone = quadrant_crops(x, rng())
+    first, second = quadrant_crops(x, rng(), second=-x)
+    assert first.equal(alone[0])
+    torch.testing.assert_close(second, -alone[1])
+
+
 def test_quadrant_crops_refuse_more_than_a_quadrant():
     with pytest.raises(ConfigError, match=r"between 0 and 0\.25"):
         quadrant_crops(batch(), rng(), share=0.3)

@@ -87,6 +87,15 @@ def test_half_precision_spares_what_needs_more():
     assert not torch.equal(flow, flow.bfloat16().float())  # finer than half precision
 
 
+def test_flows_of_a_step_with_g_are_single_precision_throughout():
+    torch.manual_seed(0)
+    method = FaceCycle(FaceCycle.Config(width=8, generator_width=8, blocks=1))
+    x = torch.rand(2, 3, 64, 64)
+    flow = method.motion_losses(x, x)[0]["flow"]
+    with torch.autocast("cpu", torch.bfloat16):
+        assert method.motion_losses(x, x)[0]["flow"] == flow
+
+
 def test_flow_is_near_the_identity_at_the_start():
     torch.manual_seed(0)
     images = torch.rand(4, 3, 64, 64) * 2 - 1

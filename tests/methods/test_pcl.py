@@ -449,6 +449,44 @@ def test_official_rows_hold_mirror_images_of_the_whole_batch():
     assert official.shape == (10, 100)
 
 
+@pytest.mark.parametrize("face_crops", ["random", "quadrants"])
+def test_other_frames_of_a_clip_join_in(face_crops, monkeypatch):
+    still = {"jitter": 0.0, "gray": 0.0, "blur": 0.0, "sobel": 0.0}
+    method = small(clips=True, noise=0.0, negatives=4, views=still, face_crops=face_crops).eval()
+    x, y = images(3), images(3, 2)
+
+    s, f = (x + 1) / 2, (y + 1) / 2
+    (_, zf_s, zp_s), (_, zf_f, zp_f) = method.backbone(s), method.backbone(f)
+    pairs = [(zf_f, zp_s, s), (zf_s, zp_f, f), (zf_s, zp_s, s), (zf_f, zp_f, f)]
+    rec = sum(((method.decoder(a, b) + 1) / 2 - t).abs().mean() for a, b, t in pairs)
+    torch.testing.assert_close(method.decoder_losses(x, y)[0], rec)
+
+    dark, bright = torch.full_like(x, -1), torch.full_like(x, 1)
+    views = method.face_views(dark, torch.Generator().manual_seed(0), bright)
+    assert views[:3].eq(0).all()
+    assert views[3:].eq(1).all()
+
+    partners = images(6, 3)
+    views = method.pose_views(x, torch.Generator().manual_seed(0), partners) * 2 - 1
+    expected = [x.repeat(2, 1, 1, 1), x.flip(-1).repeat(2, 1, 1, 1), partners]
+    torch.testing.assert_close(views, torch.cat(expected))
+
+
+def test_clips_are_drawn_with_partners_and_change_all_three_steps(cache):
+    cache.clip[:] = cache.person  # frames of a person are a clip
+    method = small(clips=True, pose_weights=(1.0,))
+    drawn = method.sampler([cache], 9, 0, 0)(0)
+    assert {k: len(v) for k, v in drawn.items()} == {
+        "decoder": 3, "decoder_partners": 3, "pose": 2, "pose_partners": 2,
+        "face": 4, "face_partners": 4}  # fmt: skip
+    with_partners, _ = run_step(method, drawn)
+    for part in ("decoder", "face", "pose"):
+        without = {k: v for k, v in drawn.items() if k != f"{part}_partners"}
+        scalars, _ = run_step(small(clips=True), without)
+        name = "rec" if part == "decoder" else part
+        assert scalars[name] != with_partners[name]
+
+
 @pytest.mark.parametrize(("batch_norm", "calls"), [("joint", 1), ("official", 2)])
 def test_batch_statistics_are_joint_unless_official(batch_norm, calls, monkeypatch):
     method = small(batch_norm=batch_norm).train()

@@ -58,18 +58,23 @@ def test_without_batch_normalisation_nothing_is_run(method) -> None:
     assert refreshed_statistics(method, none(), seed=1) == {}
 
 
-def test_a_runs_weights_hold_them_and_its_checkpoints_do_not(recipe, tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_runs_weights_hold_them_and_its_checkpoints_do_not(
+    precision, recipe, tmp_path, monkeypatch
+) -> None:
     from safetensors.torch import load_file
 
     asked = []
     monkeypatch.setattr(Tiny, "hook", staticmethod(asked.append))
-    train(recipe, out=tmp_path / "out", accelerator="cpu")
+    train(recipe, out=tmp_path / "out", accelerator="cpu", precision=precision)
     weights = load_file(tmp_path / "out" / "weights.safetensors")
     kept = load_file(tmp_path / "out/checkpoints/step_00000020/tensors.safetensors")
     drawn = [step for step in asked if step >= STATISTICS]
     assert len(set(drawn)) == 8
     assert len(drawn) == 8 * 4  # steps 5, 10, 15, 20; previews share theirs
     assert not weights["net.1.running_mean"].equal(kept["weights/net.1.running_mean"])
-    train(recipe, out=tmp_path / "out", accelerator="cpu", resume=True)  # nothing is left to do
+    train(
+        recipe, out=tmp_path / "out", accelerator="cpu", precision=precision, resume=True
+    )  # nothing is left to do
     again = load_file(tmp_path / "out" / "weights.safetensors")
     assert all(v.equal(weights[k]) for k, v in again.items())

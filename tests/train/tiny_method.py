@@ -57,6 +57,7 @@ class Tiny(Method):
         rows = caches[0].select(split="train")
 
         def sample(step: int) -> Batch:
+            assert not torch.is_autocast_enabled("cpu")  # pictures are drawn in float32
             rng = np.random.default_rng([seed, rank, step])
             x = caches[0].take(rng.choice(rows, batch_size)).float() / 127.5 - 1
             return {"image": x, "step": torch.tensor(step)}

@@ -330,7 +330,7 @@ def noise(
 
 
 def quadrant_crops(
-    x: Tensor, generator: torch.Generator, share: float = 0.2
+    x: Tensor, generator: torch.Generator, share: float = 0.2, second: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Cut a square from each of two different quadrants of every image (PCL's distance crop).
 
@@ -339,6 +339,7 @@ def quadrant_crops(
         generator: Source of quadrants and places.
         share: Half the side of a crop as a share of the image's; the side is ``2 int(share H)``,
             24 of 64 pixels.
+        second: ``(B, C, H, W)``, of which the second square is cut; of ``x`` too if None.
 
     Returns:
         Two tensors ``(B, C, H, W)``, resized bilinearly from what lies inside the crop alone.
@@ -357,7 +358,7 @@ def quadrant_crops(
     step = 2 * border / sizes
 
     crops = []
-    for k in range(2):
+    for k, image in enumerate((x, x if second is None else second)):
         axes = []
         for axis, size in ((0, width), (1, height)):
             index = (torch.arange(size, dtype=x.dtype, device=x.device) + 0.5) * step[axis] - 0.5
@@ -370,7 +371,7 @@ def quadrant_crops(
             ],
             -1,
         )
-        crops.append(F.grid_sample(x, grid, padding_mode="border", align_corners=False))
+        crops.append(F.grid_sample(image, grid, padding_mode="border", align_corners=False))
     return crops[0], crops[1]
 
 

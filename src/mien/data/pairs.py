@@ -22,6 +22,7 @@ from mien.data.augment import (
     lower_resolution,
     random_similarity,
 )
+from mien.data.clips import ClipPartners
 from mien.data.neutral import NeutralShape
 from mien.data.warp import base_grid, resize_flow
 from mien.files.errors import TableError
@@ -101,7 +102,7 @@ class PairSampler:
         self.share = share / share.sum()
         self.rows = [cache.select(split="train") for cache in caches]
         self.partners = [
-            _partners(cache, rows) for cache, rows in zip(caches, self.rows, strict=True)
+            ClipPartners(cache, rows) for cache, rows in zip(caches, self.rows, strict=True)
         ]
         self.anchors = [_anchors(cache) for cache in caches]
         self.resting = [np.zeros(0, np.int64) for _ in caches]
@@ -344,31 +345,6 @@ def _mirror_flow(flow: Tensor, chosen: Tensor) -> Tensor:
     """Return the flows of the mirrored frames where ``chosen`` ``(B,)``, the others as they are."""
     mirrored = torch.stack([-flow[:, 0], flow[:, 1]], 1).flip(-1)
     return torch.where(chosen[:, None, None, None], mirrored, flow)
-
-
-class _Partners:
-    """For every row the rows of the same clip; a row without a clip is its own partner."""
-
-    def __init__(self, clip: NDArray[np.int64]) -> None:
-        self.order = np.argsort(clip, kind="stable")
-        ordered = clip[self.order]
-        self.start = np.searchsorted(ordered, clip, "left")
-        self.stop = np.searchsorted(ordered, clip, "right")
-        self.known = clip >= 0
-
-    def draw(self, rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-        """Return a random other row of the same clip for each of ``rows``."""
-        low, count = self.start[rows], self.stop[rows] - self.start[rows]
-        other = self.order[low + rng.integers(0, count)]
-        again = other == rows  # one redraw makes "the same frame twice" rare, not impossible
-        other[again] = self.order[low + rng.integers(0, count)][again]
-        return np.where(self.known[rows], other, rows)
-
-
-def _partners(cache: Any, rows: NDArray[np.int64]) -> _Partners:
-    clip = np.full(len(cache), -1, np.int64)
-    clip[rows] = cache.clip[rows]
-    return _Partners(clip)
 
 
 def _anchors(cache: Any) -> NDArray[np.bool_]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn, optim
 from torch.nn import functional as F
 
-from mien.data.singles import SingleSampler
+from mien.data.singles import Part, SingleSampler
 from mien.data.views import ViewSettings, draw_view, moved_crops, step_generator
 from mien.faces.face import Image
 from mien.files.errors import ConfigError, nearest
@@ -53,7 +53,8 @@ class TwoViews(Method):
 
     def sampler(self, caches: list[Any], batch_size: int, seed: int, rank: int) -> Sampler:
         """Draw ``batch_size`` single images."""
-        return SingleSampler(caches, {"image": batch_size}, seed, rank, self.config.weights)
+        part = Part(batch_size, self.config.weights)
+        return SingleSampler(caches, {"image": part}, seed, rank)
 
     def optimisers(self, learning_rate: float) -> dict[str, optim.Optimizer]:
         """One Adam, as PCL has it."""

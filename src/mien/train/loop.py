@@ -416,7 +416,8 @@ class Training:
             write_image(self.job.out / "previews" / f"step_{step:08d}.png", picture)
 
     def _drawn(self, step: int) -> Batch:
-        batch = {name: channels_last(value) for name, value in self.sampler(step).items()}
+        with torch.autocast("cpu", enabled=False):  # pictures and flows are drawn in float32
+            batch = {name: channels_last(value) for name, value in self.sampler(step).items()}
         return self.parallel.to_device(batch)
 
     @contextlib.contextmanager

@@ -15,6 +15,9 @@ Images are [0, 1] inside. Deviations from the publication, all by switch:
   ``unused``: slips and rough edges of the published code, mended by default, kept by the value
   ``official``.
 - ``decoder`` false, ``orthogonality`` 0, ``pose_images`` 0 leave out one part each.
+- ``clips`` (ours): where a face has a clip, its other frames are what parts are exchanged with in
+  (a), the second crop in (b), and half of the negatives in (c). A mirror image has the same angle
+  to the other side: against it alone, the pose code need not hold more than the side.
 - ``norm`` and ``face_crops`` (ours): normalised convolutions, and crops that overlap, for short
   trainings, in which the published trunk and crops learn nothing. ``reconstruction`` (ours): the
   gradients of the contrasts are up to a hundred times those of L_rec, which vanish in the moments
@@ -34,7 +37,7 @@ from torch import Tensor, optim
 from torch.nn import functional as F
 
 from mien.data.augment import quadrant_crops
-from mien.data.singles import SingleSampler
+from mien.data.singles import Part, SingleSampler
 from mien.data.views import ViewSettings, draw_view, moved_crops, step_generator
 from mien.faces.face import Image
 from mien.files.errors import ConfigError, WeightsError, nearest
@@ -86,6 +89,8 @@ class PCL(Method):
         balance: float = 2.0  # its temperature
         weight_decay: float = 1e-3
         weights: tuple[float, ...] = ()  # share of each table; by their sizes if empty
+        pose_weights: tuple[float, ...] = ()  # ours: those of step (c); ``weights`` if empty
+        clips: bool = False  # ours: other frames of a clip join in
         views: dict[str, Any] = field(default_factory=dict)  # see mien.data.views.ViewSettings
         norm: str = "none"  # ours: "batch" or "group" normalisation in trunk and branches
         pose_negatives: str = "own"  # "official": views of the mirror images of the whole batch
@@ -127,15 +132,20 @@ class PCL(Method):
         """
         c = self.config
         rest = batch_size - c.pose_images
-        counts = {"decoder": rest // 2 if c.decoder else 0, "pose": c.pose_images}
-        counts["face"] = rest - counts["decoder"]
-        if counts["face"] < 2 or (c.decoder and not counts["decoder"]):
+        decoder = rest // 2 if c.decoder else 0
+        if rest - decoder < 2 or (c.decoder and not decoder):
             raise ConfigError(
                 f"batch_size {batch_size} leaves {rest} images beside pose_images "
                 f"{c.pose_images}; PCL needs at least 3."
             )
-        drawn = {name: count for name, count in counts.items() if count}
-        return SingleSampler(caches, drawn, seed, rank, c.weights)
+        one = int(c.clips)
+        parts = {
+            "decoder": Part(decoder, c.weights, one),
+            "pose": Part(c.pose_images, c.pose_weights or c.weights, one * (c.negatives // 2)),
+            "face": Part(rest - decoder, c.weights, one),
+        }
+        drawn = {name: part for name, part in parts.items() if part.count}
+        return SingleSampler(caches, drawn, seed, rank)
 
     def optimisers(self, learning_rate: float) -> dict[str, optim.Optimizer]:
         """One Adam for everything, with L2 regularisation in the gradient."""
@@ -150,17 +160,17 @@ class PCL(Method):
         generator = step_generator(next(iter(batch.values())))
         w_face, w_pose = self.dynamic.weights.clone()
         if "decoder" in batch:
-            l_rec, l_orth = self.decoder_losses(batch["decoder"])
+            l_rec, l_orth = self.decoder_losses(batch["decoder"], batch.get("decoder_partners"))
             c = self.config
             self._update(update, c.reconstruction * l_rec + c.orthogonality * l_orth)
             scalars |= {"rec": l_rec.item(), "orth": l_orth.item()}
 
-        l_face = self.face_loss(batch["face"], generator)
+        l_face = self.face_loss(batch["face"], generator, batch.get("face_partners"))
         self._update(update, w_face * l_face)
         scalars["face"] = l_face.item()
 
         if "pose" in batch:
-            l_pose = self.pose_loss(batch["pose"], generator)
+            l_pose = self.pose_loss(batch["pose"], generator, batch.get("pose_partners"))
             self._update(update, w_pose * l_pose)
             self.dynamic.add(torch.stack([l_face, l_pose]).detach())
             scalars |= {"pose": l_pose.item(), "w_face": w_face.item()}
@@ -171,14 +181,16 @@ class PCL(Method):
             loss = loss + sum(0 * p.sum() for p in self.parameters())
         update("pcl", loss)
 
-    def decoder_losses(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def decoder_losses(
+        self, images: Tensor, partners: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Step (a): L_rec and L_orth of ``images`` ``(B, 3, S, S)`` in [-1, 1].
 
-        The encoder sees noise, the targets are clean. s is an image, f its mirror image; the
-        rows of a tensor come in this order.
+        The encoder sees noise, the targets are clean. s is an image, f its mirror image or the
+        other picture of ``partners``; the rows of a tensor come in this order.
         """
-        clean = (images + 1) / 2
-        target = torch.cat([clean, clean.flip(-1)])
+        partners = images.flip(-1) if partners is None else partners
+        target = (torch.cat([images, partners]) + 1) / 2
         noisy = target + self.config.noise * torch.randn_like(target)
         if self.config.noise_range == "clipped":
             noisy = noisy.clamp(0, 1)
@@ -199,16 +211,27 @@ class PCL(Method):
         l_orth = torch.stack([orthogonality(f, p, official) for f, p in halves]).sum()
         return l_rec, l_orth
 
-    def face_loss(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Step (b): contrast of two crops of each of ``images`` ``(B, 3, S, S)`` in [-1, 1]."""
-        q = self.mlp_f(self.backbone.face_code(self.face_views(images, generator)))
+    def face_loss(
+        self, images: Tensor, generator: torch.Generator, partners: Tensor | None = None
+    ) -> Tensor:
+        """Step (b): contrast of two crops of each of ``images`` ``(B, 3, S, S)`` in [-1, 1].
+
+        The second one is cut from the other picture of ``partners`` if there are any.
+        """
+        views = self.face_views(images, generator, partners)
+        q = self.mlp_f(self.backbone.face_code(views))
         mix = draw_mixing(len(q), len(q) - 2, self.config.beta, q)
         return face_contrast(q, self.config.temperature, *mix)
 
-    def pose_loss(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Step (c): contrast of views of ``images`` ``(n, 3, S, S)`` with mirrored ones."""
+    def pose_loss(
+        self, images: Tensor, generator: torch.Generator, partners: Tensor | None = None
+    ) -> Tensor:
+        """Step (c): contrast of views of ``images`` ``(n, 3, S, S)`` with mirrored ones.
+
+        Of ``partners`` ``(m·n, 3, S, S)``, if there are any, m of the K negatives are made.
+        """
         c, n = self.config, len(images)
-        z_p = self.backbone.pose_code(self.pose_views(images, generator))
+        z_p = self.backbone.pose_code(self.pose_views(images, generator, partners))
         if c.batch_norm == "official":
             q, v = self.mlp_p(z_p[: 2 * n]), self.mlp_p(z_p[2 * n :])
         else:
@@ -217,22 +240,29 @@ class PCL(Method):
         return pose_contrast(q, mirror_rows(v, n, c.pose_negatives), c.temperature, *mix)
 
     @torch.no_grad()
-    def face_views(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    def face_views(
+        self, images: Tensor, generator: torch.Generator, partners: Tensor | None = None
+    ) -> Tensor:
         """Return two crops of each image, changed as views: ``(2B, 3, S, S)`` in [0, 1]."""
+        partners = images if partners is None else partners
         if self.config.face_crops == "random":
-            crops = moved_crops(images.repeat(2, 1, 1, 1), generator)
+            crops = moved_crops(torch.cat([images, partners]), generator)
         else:
-            crops = torch.cat(quadrant_crops(images, generator, self.config.crop))
+            crops = torch.cat(quadrant_crops(images, generator, self.config.crop, partners))
         return (draw_view(crops, generator, self.view_settings) + 1) / 2
 
     @torch.no_grad()
-    def pose_views(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    def pose_views(
+        self, images: Tensor, generator: torch.Generator, partners: Tensor | None = None
+    ) -> Tensor:
         """Return two views of each image, then K of each mirror image: ``((2 + K)n, 3, S, S)``.
 
-        In [0, 1]; the images come view by view.
+        In [0, 1]; the images come view by view. The last m of the K are views of ``partners``.
         """
-        mirrors = images.flip(-1).repeat(self.config.negatives, 1, 1, 1)
-        whole = torch.cat([images.repeat(2, 1, 1, 1), mirrors])
+        others = [] if partners is None else [partners]
+        mirrored = self.config.negatives - sum(len(p) for p in others) // len(images)
+        mirrors = images.flip(-1).repeat(mirrored, 1, 1, 1)
+        whole = torch.cat([images.repeat(2, 1, 1, 1), mirrors, *others])
         return (draw_view(whole, generator, self.view_settings) + 1) / 2
 
     def _draw(self, z_f: Tensor, z_p: Tensor) -> Tensor:
