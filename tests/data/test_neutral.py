@@ -43,6 +43,20 @@ def test_a_resting_frontal_face_keeps_its_own_shape():
     assert np.allclose(shape(face, faint, level), face, atol=1e-3)
 
 
+def test_heads_are_turned_by_twelve_degrees_at_most():
+    _, points, units, pose = faces(3000)
+    shape = NeutralShape(points, units, pose)
+    face, resting = points[:1], np.zeros((1, len(UNITS)))
+    level = np.array([[0, np.median(pose[:, 1]), 5]], np.float32)
+
+    def turned(yaw, pitch):
+        return shape(face, resting, level + np.array([[yaw, pitch, 0]], np.float32))
+
+    assert np.allclose(turned(40, 0), turned(12, 0), atol=1e-3)
+    assert np.allclose(turned(-12, -30), turned(-12, -12), atol=1e-3)
+    assert error(turned(12, 0), turned(6, 0)) > 0.1
+
+
 def test_unknown_rows_are_left_out_of_the_fit_and_stay_unknown():
     _, points, units, pose = faces(1000)
     points[::2] = np.nan

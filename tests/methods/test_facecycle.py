@@ -202,6 +202,18 @@ def test_warm_networks_may_learn_more_slowly_than_the_generator():
 
 
 @pytest.mark.parametrize(
+    ("settings", "still"),
+    [({"code_rate": 0.0}, {"e_exp"}), ({"flow_rate": 0.0}, {"e_exp", "flow"})],
+)
+def test_networks_without_a_rate_stay(settings, still):
+    method = small("motion", **settings)
+    before = {k: v.clone() for k, v in method.state_dict().items()}
+    trained_step(method)
+    moved = {k.split(".")[0] for k, v in method.state_dict().items() if not v.equal(before[k])}
+    assert moved == {"e_exp", "flow", "g"} - still
+
+
+@pytest.mark.parametrize(
     ("stage", "settings", "betas"),
     [
         ("motion", {}, (0.5, 0.999)),
@@ -289,6 +301,14 @@ def test_edits_are_deterministic_and_grow_from_the_image_itself(edit):
     assert changes[0] < changes[1]
     with pytest.raises(ConfigError, match="between 0 and 1"):
         run(*arguments, strength=1.5)
+
+
+def test_a_gain_moves_further():
+    plain, stronger = small("motion").eval(), small("motion", edit_gain=1.5).eval()
+    x, driver = batch()["image0"], batch()["image1"]
+    assert stronger.neutralise(x).flow.equal(1.5 * plain.neutralise(x).flow)
+    moved, further = (m.transfer_expression(x, driver).flow for m in (plain, stronger))
+    torch.testing.assert_close(further, 1.5 * moved, rtol=0, atol=0.2 * moved.abs().max().item())
 
 
 def test_neutralising_fully_is_the_published_formula_by_switch():

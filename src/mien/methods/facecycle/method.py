@@ -28,7 +28,7 @@ Deviations from the publication, all by switch:
   all at eyes and mouth. It is known for neutral and frontal faces (by exact labels of renders or,
   with ``pairs.resting``, by a photo's landmarks) and, with ``pairs.guided``, estimated for every
   face from its landmarks, action units and pose: then the training is no longer free of labels.
-- ``flow_rate`` (ours): after a warm-up G learns faster than the networks that are warm.
+- ``flow_rate``, ``code_rate`` (ours): networks that are warm learn more slowly, or (0) stay.
 - ``swap_codes`` (ours): c_id of one picture of a pair rebuilds the other one, so that it cannot
   hold what differs between them.
 """
@@ -91,6 +91,7 @@ class FaceCycle(Method):
         anchor: float = 0.0  # ours: where the flow to the neutral face is known, f is that flow
         known_flow: float = 0.0  # ours: pairs made by a known warp are joined by that warp
         flow_rate: float = 1.0  # ours: learning rate of E_exp and FlowDec over that of G
+        code_rate: float = 1.0  # ours: that of E_exp over that of FlowDec
         gram_every: int = 1  # rows that L_perc looks at
         direct_only: bool = False  # ours: the terms of a stage that need no G
         identity_from_expression: bool = False  # ours: E_id starts from E_exp
@@ -100,6 +101,7 @@ class FaceCycle(Method):
         ssim_space: str = "unit"  # images in [0, 1]; "official": ImageNet-normalised images
         eval_noise: str = "zeros"  # "official": G stays random when it is used
         mean_face: str = "running"  # "official": every image has a mean face of its own
+        edit_gain: float = 1.0  # ours: expressions are moved this much further than f and f~ say
         edit_detail: str = "kept"  # "official": an edit is what G draws, with its blur
         pairs: dict[str, Any] = field(default_factory=dict)  # see mien.data.pairs.PairSettings
 
@@ -126,8 +128,8 @@ class FaceCycle(Method):
             self.n = Normaliser(
                 c.normaliser_width or c.generator_width, c.normaliser_blocks or c.blocks - 1
             )
-            for net in (self.e_exp, self.flow, self.g):
-                net.requires_grad_(False)
+        for net, rate in self._rates().items():
+            net.requires_grad_(rate > 0)
         self.perceptual: list[nn.Module] = []  # one, loaded by the first step; never saved
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
@@ -161,18 +163,22 @@ class FaceCycle(Method):
 
         The warm-up, where no network plays against another, has the usual (0.9, 0.999).
         """
-        c = self.config
-        nets: dict[nn.Module, float] = {self.e_exp: c.flow_rate, self.flow: c.flow_rate, self.g: 1}
-        betas = (0.5, 0.999)
-        if self.stage == "identity":
-            nets, betas = {self.e_id: 1, self.n: 1}, (0.5, 0.9)
-        if c.direct_only:
+        betas = (0.5, 0.9) if self.stage == "identity" else (0.5, 0.999)
+        if self.config.direct_only:
             betas = (0.9, 0.999)
         groups = [
             {"params": [p for p in net.parameters() if p.requires_grad], "lr": learning_rate * rate}
-            for net, rate in nets.items()
+            for net, rate in self._rates().items()
+            if rate
         ]
         return {self.stage: optim.Adam(groups, learning_rate, betas, fused=True)}
+
+    def _rates(self) -> dict[nn.Module, float]:
+        """Learning rate of each network over that of the recipe; 0 for frozen ones."""
+        if self.stage == "identity":
+            return {self.e_exp: 0.0, self.flow: 0.0, self.g: 0.0, self.e_id: 1.0, self.n: 1.0}
+        rate = self.config.flow_rate
+        return {self.e_exp: self.config.code_rate * rate, self.flow: rate, self.g: 1.0}
 
     def step(self, batch: Batch, update: Update) -> dict[str, float]:
         """Losses of the stage in the order of the specification (§1.4, §1.5), one update."""
@@ -385,8 +391,8 @@ class FaceCycle(Method):
     def neutralise(self, images: Tensor, strength: float = 1.0) -> Edit:
         """Remove the expression, head pose included: n = G(x, f)."""
         x = self._start(images, strength)
-        f, _ = self.flow(self.e_exp(x))
-        return self._moved(x, strength * f, strength, self.g(x, strength * f))
+        f = strength * self._edit_flows(x)[0]
+        return self._moved(x, f, strength, self.g(x, f))
 
     frontalise = neutralise  # the publication's frontalisation is the same n = G(x, f)
 
@@ -394,9 +400,8 @@ class FaceCycle(Method):
     def transfer_expression(self, images: Tensor, drivers: Tensor, strength: float = 1.0) -> Edit:
         """Give ``images`` the expression and pose of ``drivers`` (one each, or one for all)."""
         x = self._start(images, strength)
-        f, _ = self.flow(self.e_exp(x))
-        _, back = self.flow(self.e_exp(self._start(drivers, strength)))
-        back = back.expand_as(f)
+        f, _ = self._edit_flows(x)
+        back = self._edit_flows(self._start(drivers, strength))[1].expand_as(f)
         drawn = self.g(self.g(x, f), back)
         # The result samples n at p + f~, and n samples x at q + f(q).
         return self._moved(x, strength * (back + warp(f, back)), strength, drawn)
@@ -439,6 +444,9 @@ class FaceCycle(Method):
         if not 0 <= strength <= 1:
             raise ConfigError(f"The strength of an edit lies between 0 and 1, not at {strength}.")
         return self.normalise(_resize(images))
+
+    def _edit_flows(self, x: Tensor) -> list[Tensor]:
+        return [self.config.edit_gain * f for f in self.flow(self.e_exp(x))]
 
     def _need_identity(self) -> None:
         if self.stage != "identity":
