@@ -43,7 +43,9 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="folder of the finished training, or weights")
     parser.add_argument("name", help="name in the package")
     parser.add_argument("--licence", help="terms of the weights; the card's own if left out")
-    parser.add_argument("--before", type=Path, nargs="*", default=[], help="earlier stages' runs")
+    parser.add_argument(
+        "--before", type=Path, nargs="*", default=[], help="earlier stages, in their order"
+    )
     parser.add_argument("--report", type=Path, nargs="*", default=[], help="reports as JSON")
     parser.add_argument("--note", help="what a user should know; the card's own if left out")
     args = parser.parse_args()
@@ -51,9 +53,11 @@ def main() -> None:
     run: Path = args.run
     try:
         tensors, card = load_weights(run / "weights.safetensors" if run.is_dir() else run)
-        stages = [read_card(run / "weights.safetensors") for run in args.before]
+        before = [run / "weights.safetensors" if run.is_dir() else run for run in args.before]
+        cards = [read_card(file) for file in before]
     except MienError as error:
         parser.error(str(error))
+    stages = [stage for each in cards for stage in (*each.get("earlier_stages", []), each)]
     kept = ("stage", "command", "steps", "images_seen", "recipe", "data")
     card |= {
         "name": args.name,

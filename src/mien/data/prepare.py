@@ -146,8 +146,7 @@ def prepare(
 
 
 def _check(settings: Settings, every: int, workers: int | None) -> None:
-    if settings.crop != "whole":
-        check_crop(settings.crop)
+    check_crop(settings.crop, "whole")
     name = settings.detector.partition(":")[0]
     if name not in detector_names():
         raise ConfigError(f"No detector named {name!r}{nearest(name, detector_names())}")

@@ -86,10 +86,11 @@ def crop_to_photo(landmarks: NDArray[Any], crop: str = "tight", size: int = 112)
     return np.stack(rows, axis=-2).astype(np.float32)
 
 
-def check_crop(crop: str) -> None:
-    """Raise ConfigError unless ``crop`` is a named crop."""
-    if crop not in CROPS:
-        raise ConfigError(f"No crop named {crop!r}{nearest(crop, CROPS)}")
+def check_crop(crop: str, *others: str) -> None:
+    """Raise ConfigError unless ``crop`` is a named crop or one of ``others``."""
+    names = (*CROPS, *others)
+    if crop not in names:
+        raise ConfigError(f"No crop named {crop!r}{nearest(crop, names)}")
 
 
 def invert(matrix: NDArray[Any]) -> Array:
