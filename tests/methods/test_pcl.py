@@ -463,8 +463,8 @@ def test_other_frames_of_a_clip_join_in(face_crops, monkeypatch):
 
     dark, bright = torch.full_like(x, -1), torch.full_like(x, 1)
     views = method.face_views(dark, torch.Generator().manual_seed(0), bright)
-    assert views[:3].eq(0).all()
-    assert views[3:].eq(1).all()
+    assert views[:3].max() < 1e-6
+    assert views[3:].min() > 1 - 1e-6
 
     partners = images(6, 3)
     views = method.pose_views(x, torch.Generator().manual_seed(0), partners) * 2 - 1

@@ -259,10 +259,10 @@ class PCL(Method):
 
         In [0, 1]; the images come view by view. The last m of the K are views of ``partners``.
         """
-        others = [] if partners is None else [partners]
-        mirrored = self.config.negatives - sum(len(p) for p in others) // len(images)
+        partners = images[:0] if partners is None else partners
+        mirrored = self.config.negatives - len(partners) // len(images)
         mirrors = images.flip(-1).repeat(mirrored, 1, 1, 1)
-        whole = torch.cat([images.repeat(2, 1, 1, 1), mirrors, *others])
+        whole = torch.cat([images.repeat(2, 1, 1, 1), mirrors, partners])
         return (draw_view(whole, generator, self.view_settings) + 1) / 2
 
     def _draw(self, z_f: Tensor, z_p: Tensor) -> Tensor:
