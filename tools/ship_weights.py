@@ -9,6 +9,10 @@ terms, the earlier stages' commands, and the figures of the reports, which are n
 A report is added to the figures that the card has, so measuring again renews the card alone:
 
     python tools/ship_weights.py src/mien/weights/facecycle.safetensors facecycle --report ...
+
+Figures of a network that is, bit for bit, the one shipped so far are kept by a part of their names:
+
+    python tools/ship_weights.py runs/facecycle facecycle --kept e_exp fer2013 ...
 """
 
 from __future__ import annotations
@@ -47,6 +51,10 @@ def main() -> None:
         "--before", type=Path, nargs="*", default=[], help="earlier stages, in their order"
     )
     parser.add_argument("--report", type=Path, nargs="*", default=[], help="reports as JSON")
+    parser.add_argument(
+        "--kept", nargs=2, action="append", default=[], metavar=("NETWORK", "FIGURES"),
+        help="keep figures of the card so far, whose network did not change",
+    )  # fmt: skip
     parser.add_argument("--note", help="what a user should know; the card's own if left out")
     args = parser.parse_args()
     target = SHIPPED / f"{args.name}.safetensors"
@@ -69,6 +77,15 @@ def main() -> None:
     if stages or "earlier_stages" not in card:
         card["earlier_stages"] = [{k: stage[k] for k in kept if k in stage} for stage in stages]
     results: dict[str, Any] = {}
+    if args.kept:
+        shipped, so_far = load_weights(target)
+        for network, part in args.kept:
+            names = [n for n in shipped if n.startswith(f"{network}.")]
+            if not names or any(
+                n not in tensors or not shipped[n].equal(tensors[n]) for n in names
+            ):
+                parser.error(f"the network {network} is not the one shipped so far")
+            results |= {k: v for k, v in so_far["results"].items() if part in k}
     for file in args.report:
         results |= figures(json.loads(file.read_text()))
     card["results"] = card.get("results", {}) | results
