@@ -46,7 +46,7 @@ class NeutralShape:
                 "prepare the table with --annotations that hold them."
             )
         points, units, pose = points[known], units[known], pose[known]
-        self._level = np.array([0.0, np.median(pose[:, 1]), 0.0])
+        self.level = np.array([0.0, np.median(pose[:, 1]), 0.0])
         smile, jaw = units[:, UNITS.index("AU12")], units[:, UNITS.index("AU27")]
         resting = (smile < _RESTING) & (jaw < _RESTING)
         self._rest = np.median(units[resting], 0) if resting.any() else np.zeros(len(UNITS))
@@ -62,7 +62,7 @@ class NeutralShape:
 
         By 12 degrees of yaw and of pitch at most: what is hidden no flow can show.
         """
-        turn = (pose - self._level)[:, :2]
+        turn = (pose - self.level)[:, :2]
         pose = pose.copy()
         pose[:, :2] += turn.clip(-_MOST_TURN, _MOST_TURN) - turn
         moved = self._causes(units, pose) @ self._effect
@@ -71,7 +71,7 @@ class NeutralShape:
     def _causes(self, units: Array, pose: Array) -> NDArray[np.float64]:
         """Return what moves landmarks ``(N, 29)``; zero for a resting, frontal face."""
         shown = _beyond(units - self._rest, _DEAD)
-        turn = pose - self._level
+        turn = pose - self.level
         turn[:, 1] = _beyond(turn[:, 1], _DEAD_PITCH)
         yaw, pitch, roll = np.sin(np.radians(turn)).T
         turned = [yaw, pitch, roll, yaw**2, pitch**2, yaw * pitch]

@@ -1,6 +1,6 @@
 """The methods: one paper, one folder. Importing this package registers them all."""
 
-from mien.methods import byol, facecycle, landmarks, moco, pcl, simclr, simsiam
+from mien.methods import byol, derl, facecycle, ipgan, landmarks, moco, pcl, simclr, simsiam
 from mien.methods.base import (
     FACTORS,
     Batch,
@@ -25,7 +25,9 @@ __all__ = [
     "Update",
     "byol",
     "config_from",
+    "derl",
     "facecycle",
+    "ipgan",
     "landmarks",
     "method_class",
     "method_names",
