@@ -14,8 +14,9 @@ from mien.faces.video import write_video
 from mien.files.errors import ConfigError, ImageError, MissingExtraError, TableError
 
 _NAMES = (
-    "300w_lp aflw2000 biwi bp4d celeba ck_plus disfa fer2013 ict_clips ict_faces ict_makeup "
-    "ict_pairs lfw london makeup omi pose_npz rafdb utkface voxceleb"
+    "300w_lp aflw2000 biwi bp4d bp4dplus bu3dfe celeba ck_plus ckplus_peaks disfa fer2013 "
+    "ict_clips ict_faces ict_makeup ict_pairs jaffe kdef lfw london makeup mmi omi oulu_casia "
+    "pose_npz rafdb utkface voxceleb"
 )
 DATA_SETS = _NAMES.split()
 

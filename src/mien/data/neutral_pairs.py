@@ -203,7 +203,9 @@ class NeutralPairSampler:
         out = torch.empty(len(rows), 3, self.caches[0].size, self.caches[0].size)
         for t in np.unique(table):
             chosen = np.flatnonzero(table == t)
-            out[torch.from_numpy(chosen)] = self.caches[t].take(rows[chosen] - self.first[t]).float()
+            out[torch.from_numpy(chosen)] = (
+                self.caches[t].take(rows[chosen] - self.first[t]).float()
+            )
         return out.div_(127.5).sub_(1.0)
 
     def _clip(self, count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -244,7 +246,7 @@ class NeutralPairSampler:
 
 
 _NEEDS = {
-    "clip": "clips with a neutral picture (mien prepare ict_pairs:DIR, ckplus:DIR, …)",
+    "clip": "clips with a neutral picture (mien prepare ict_pairs:DIR, ckplus_peaks:DIR, …)",
     "transplant": "photos with action units (mien prepare … --annotations FILE)",
     "person": "photos with persons and action units, a neutral one and another turned alike",
     "same": "neutral faces",
@@ -268,7 +270,7 @@ def _clip_pairs(cache: Any, rows: NDArray[np.int64]) -> NDArray[np.int64]:
 def _person_pairs(
     cache: Any, neutral: NDArray[np.int64], shown: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Return ``(N, 2)``: a photo with an expression and a neutral one of its person, turned alike."""
+    """Return ``(N, 2)``: photos with an expression and neutral ones of the person, turned alike."""
     pairs = []
     for i in shown[cache.person[shown] >= 0]:
         same = neutral[cache.person[neutral] == cache.person[i]]

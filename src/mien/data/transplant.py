@@ -82,7 +82,8 @@ def _affine_grid(target: Tensor, source: Tensor, size: int) -> Tensor:
     line = torch.arange(size, dtype=target.dtype)
     pixels = torch.stack(torch.meshgrid(line, line, indexing="xy"), -1).reshape(1, -1, 2)
     where = (pixels - centre) @ linear + origin
-    return (where * (2 / (size - 1)) - 1).view(-1, size, size, 2)
+    grid: Tensor = (where * (2 / (size - 1)) - 1).view(-1, size, size, 2)
+    return grid
 
 
 def _as_bright(inside: Tensor, donors: Tensor, faces: Tensor) -> Tensor:

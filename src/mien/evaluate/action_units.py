@@ -27,8 +27,9 @@ FOLDS = 3  # the habit of the field for DISFA and BP4D
 CODED: dict[str, tuple[tuple[int, ...], float]] = {
     "disfa": ((1, 2, 4, 6, 9, 12, 25, 26), 2.0),
     "bp4d": ((1, 2, 4, 6, 7, 10, 12, 14, 15, 17, 23, 24), 1.0),
+    "bp4dplus": ((1, 2, 4, 6, 7, 10, 12, 14, 15, 17, 23, 24), 1.0),
 }
-CODED_CUT = {"ck_plus": 1.0}  # only the units that are there are coded
+CODED_CUT = {"ck_plus": 1.0, "ckplus_peaks": 1.0}  # only the units that are there are coded
 ACTIVATION_CUT = 0.3  # of renders and of expression scores, which run from 0 to 1
 RARE = 0.02  # units that fewer of the faces show are left out
 LINEAR = (
