@@ -24,7 +24,7 @@ from mien.methods import FACTORS, Method, config_from, method_class, method_name
 SMALL: dict[str, dict[str, Any]] = {
     "facecycle": {"width": 4, "generator_width": 4, "blocks": 2, "perceptual": "none"},
     "ipgan": {"width": 4, "identity_dim": 16, "attribute_dim": 8, "identities": 8},
-    "derl": {"width": 4, "local_width": 8, "expressions": ("smile|neutral",)},
+    "derl": {"width": 4, "local_width": 8, "expressions": ("happy|surprise", "neutral")},
     "landmarks": {"width": 4},
     "pcl": {"width": 4, "pose_images": 1, "negatives": 3},
     "simclr": {"width": 4},

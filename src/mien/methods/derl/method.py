@@ -10,6 +10,8 @@ The publication tells losses and data flow; layers, weights and schedules of it 
 - θ1 = 100 and θ2 = 1 are pix2pix's (Isola et al., CVPR 2017), λ1..λ4 = 0.25, λ5 = 1.
 - The decoder enlarges by nearest neighbour and convolves; D has spectral normalisation.
 - ``skips`` (U-Net) is off: with skips an expression may pass by as detail of the face.
+- ``focus``: pictures of a pair are equal but for a few pixels, which the mean L1 error hardly sees:
+  it counts up to 1 + 2 ``focus`` times as much where they differ.
 - Pairs (``config.pairs``): photos meet renders by neutral photos on which other faces' expressions
   were put, by pairs of photos, by the same blur, grey and colours for all, and by faces without a
   neutral twin. Those count in the adversarial losses alone, for which D is shown no condition, and
@@ -61,6 +63,7 @@ class DeRL(Method):
         size: int = 64  # side of the pictures in pixels
         skips: bool = False  # U-Net
         l1: float = 100.0  # θ1
+        focus: float = 0.0  # ours: how much more the L1 error counts where a pair differs
         adversarial: float = 1.0  # θ2 is the weight of the whole L(G), this that of its -log D
         gan: str = "logistic"  # the paper's; or see mien.nets.adversarial
         pairs: dict[str, Any] = field(default_factory=dict)  # NeutralPairSettings
@@ -105,7 +108,8 @@ class DeRL(Method):
     def _channels(self, group: int) -> int:
         if self.config.residue in ("difference", "pixels"):
             return 3
-        return self.config.width * 2**group * (2 if self.config.residue == "layers" else 1)
+        channels = self.config.width << group
+        return 2 * channels if self.config.residue == "layers" else channels
 
     def train(self, mode: bool = True) -> DeRL:
         """A frozen generator stays as it is used: its normalisation statistics do not move."""
@@ -138,22 +142,28 @@ class DeRL(Method):
         """D, then G; or the five cross-entropies."""
         if self.stage == "classify":
             return self._classify(batch, update)
+        c = self.config
         x, target, paired = batch["image"], batch["neutral"], batch["paired"]
         condition = x * paired[:, None, None, None]
         y = self.g(x)
 
         self.d.requires_grad_(True)
         # L(D) = -log D(I_in, I_tgt) - log(1 - D(I_in, G(I_in)))
-        shown = torch.cat([torch.cat([condition, target], 1), torch.cat([condition, y.detach()], 1)])
+        shown = torch.cat(
+            [torch.cat([condition, target], 1), torch.cat([condition, y.detach()], 1)]
+        )
         real, fake = self.d(shown).float().chunk(2)
-        l_d = discriminator_loss(real, fake, self.config.gan)
+        l_d = discriminator_loss(real, fake, c.gan)
         update("discriminator", l_d)
 
         self.d.requires_grad_(False)
         # L(G) = -log D(I_in, G(I_in)) + θ1 ||I_tgt - G(I_in)||_1
-        l_adv = generator_loss(self.d(torch.cat([condition, y], 1)).float(), self.config.gan)
-        l_1 = ((y - target).abs() * batch["weight"]).mean() + ((y - x).abs() * batch["keep"]).mean()
-        update("generator", self.config.adversarial * l_adv + self.config.l1 * l_1)
+        l_adv = generator_loss(self.d(torch.cat([condition, y], 1)).float(), c.gan)
+        weight = batch["weight"]
+        exact = (weight == 1).float()  # elsewhere a pair differs by more than its expression
+        weight = weight * (1 + c.focus * exact * (x - target).abs().mean(1, keepdim=True))
+        l_1 = ((y - target).abs() * weight).mean() + ((y - x).abs() * batch["keep"]).mean()
+        update("generator", c.adversarial * l_adv + c.l1 * l_1)
         return {"D": l_d.item(), "adv": l_adv.item(), "L1": l_1.item()}
 
     def _classify(self, batch: Batch, update: Update) -> dict[str, float]:
@@ -168,9 +178,7 @@ class DeRL(Method):
         update("classifier", total)
         right = (logits[-1].argmax(1) == batch["label"]).float().mean()
         names = [*(f"loss{i + 1}" for i in range(len(losses))), "loss", "accuracy"]
-        return dict(
-            zip(names, [v.item() for v in (*losses, total, right)], strict=True)
-        )
+        return dict(zip(names, [v.item() for v in (*losses, total, right)], strict=True))
 
     def _groups(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Return the four groups that the classifiers read, and the encoder's final code if any."""

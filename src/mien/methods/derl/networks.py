@@ -36,7 +36,9 @@ class Generator(nn.Module):
             if skips and i < GROUPS - 1:
                 cin += cout
             layers = [conv3(cin, cout), nn.BatchNorm2d(cout), nn.ReLU()]
-            self.up.append(nn.Sequential(*layers, conv3(cout, cout), nn.BatchNorm2d(cout), nn.ReLU()))
+            self.up.append(
+                nn.Sequential(*layers, conv3(cout, cout), nn.BatchNorm2d(cout), nn.ReLU())
+            )
         self.last = nn.Conv2d(width, 3, 5, 1, 2)
 
     def forward(self, x: Tensor) -> Tensor:
