@@ -1,4 +1,4 @@
-"""Commands that measure: evaluate, leakage, reproduce, evaluate-edits, evaluate-landmarks."""
+"""Commands that measure: evaluate, leakage, reproduce, and evaluate-edits, -swaps, -landmarks."""
 
 from __future__ import annotations
 
@@ -14,6 +14,20 @@ Limit = Annotated[int, typer.Option(help="Faces of each table at random; 0: all.
 Cache = Annotated[bool, typer.Option(help="Keep embeddings in the user's cache.")]
 Reports = Annotated[
     Path | None, typer.Option("--out", "-o", help="Folder for the JSON and Markdown reports.")
+]
+Sheet = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", help="Folder for the JSON and Markdown reports and a sheet."),
+]
+ExpressionJudge = Annotated[
+    str,
+    typer.Option(help="Encoder; a linear probe on FER-2013 (--data) says which expression it is."),
+]
+JudgeData = Annotated[
+    Path | None, typer.Option(help="Folder that holds fer2013/, for --expression-judge.")
+]
+Align = Annotated[
+    bool, typer.Option(help="Fit --expression-judge on aligned pictures, as the judged ones are.")
 ]
 
 
@@ -31,8 +45,8 @@ def evaluate(
         list[str],
         typer.Argument(
             metavar="ENCODER...",
-            help="Weights, untrained:WEIGHTS, pixels, hog, lbp or onnx:FILE; options as "
-            "NAME,key=value.",
+            help="Weights, untrained:WEIGHTS, pixels, hog, lbp, onnx:FILE or dlib:FILE; options "
+            "as NAME,key=value.",
         ),
     ],
     data: Annotated[
@@ -206,6 +220,8 @@ def reproduce(
     epilog=examples(
         "mien prepare london:LONDON --out tables/london",
         "mien evaluate-edits facecycle tables/london --out report",
+        "mien evaluate-edits facecycle tables/london --judge "
+        "dlib:dlib_face_recognition_resnet_model_v1.dat --expression-judge hog --data DATA",
     ),
 )
 def evaluate_edits(
@@ -213,12 +229,79 @@ def evaluate_edits(
     table: Annotated[
         Path, typer.Argument(help="Table with a neutral and another picture of each person.")
     ],
-    out: Reports = None,
+    judge: Annotated[
+        list[str] | None,
+        typer.Option(help="Encoder that says whether it is still the person; may be repeated."),
+    ] = None,
+    expression_judge: ExpressionJudge = "",
+    data: JudgeData = None,
+    align: Align = True,
+    out: Sheet = None,
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+    cache: Cache = True,
 ) -> None:
     """Measure neutralising and expression transfer against the true pictures of the persons."""
     from mien.evaluate.edits import evaluate_edits as run
 
-    print(run(weights, table, out=out).markdown())
+    report = run(
+        weights,
+        table,
+        judges=judge or (),
+        expression_judge=expression_judge,
+        data=data,
+        align=align,
+        out=out,
+        seed=seed,
+        cache=cache,
+    )
+    print(report.markdown())
+
+
+@app.command(
+    name="evaluate-swaps",
+    epilog=examples(
+        "mien prepare lfw:LFW --out tables/lfw",
+        "mien evaluate-swaps facecycle tables/lfw --judge "
+        "dlib:dlib_face_recognition_resnet_model_v1.dat --out report",
+    ),
+)
+def evaluate_swaps(
+    weights: WeightsFile,
+    table: Annotated[Path, typer.Argument(help="Table with persons and a split.")],
+    judge: Annotated[str, typer.Option(help="Encoder that says whose face it is.")],
+    expression_judge: ExpressionJudge = "",
+    data: JudgeData = None,
+    align: Align = True,
+    features: Annotated[
+        str, typer.Option(help="Encoder whose features the kernel distance (KID) compares.")
+    ] = "hog",
+    pairs: Annotated[int, typer.Option(help="Pairs of different persons.")] = 400,
+    split: Annotated[
+        list[str],
+        typer.Option(help="Split whose persons are taken: test, val, train; may be repeated."),
+    ] = ["test"],  # noqa: B006  (typer's way; never changed)
+    out: Sheet = None,
+    seed: Annotated[int, typer.Option(help="Seed of pairs and bootstrap.")] = 0,
+    cache: Cache = True,
+) -> None:
+    """Measure swapped identities: whose face it is, and whether all else has stayed."""
+    from mien.evaluate.identity_swaps import evaluate_swaps as run
+
+    report = run(
+        weights,
+        table,
+        judge=judge,
+        expression_judge=expression_judge,
+        data=data,
+        align=align,
+        features=features,
+        pairs=pairs,
+        splits=split,
+        out=out,
+        seed=seed,
+        cache=cache,
+    )
+    print(report.markdown())
 
 
 @app.command(

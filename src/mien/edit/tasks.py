@@ -35,6 +35,12 @@ TASKS = {
         Task("frontalise", "frontalise", False, "turn the head to the camera"),
         Task("expression", "transfer_expression", True, "put on the driver's expression"),
         Task("pose", "transfer_pose", True, "draw the face with the driver's head pose"),
+        Task(
+            "attributes",
+            "transfer_attributes",
+            True,
+            "draw the face with the driver's pose, expression, light and background",
+        ),
         Task("identity", "swap_identity", True, "put on the driver's identity"),
         Task("mean-face", "to_mean_face", False, "take the identity out"),
     )

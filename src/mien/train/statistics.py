@@ -33,18 +33,20 @@ def refreshed_statistics(method: Method, batches: Iterable[Batch], seed: int) ->
         seed: Of what the steps draw.
 
     Returns:
-        Name in the state of the method → tensor; empty without batch normalisation.
+        Name in the state of the method → tensor, for every layer that trains; empty without one.
     """
-    layers = {n: m for n, m in method.named_modules() if isinstance(m, _BatchNorm)}
+    training = method.training
+    method.train()
+    # Those of frozen networks, which a method keeps in evaluation mode, stay what they are.
+    layers = {n: m for n, m in method.named_modules() if isinstance(m, _BatchNorm) and m.training}
     if not layers:
+        method.train(training)
         return {}
     before = {name: value.clone() for name, value in method.state_dict().items()}
     momenta = {name: layer.momentum for name, layer in layers.items()}
-    training = method.training
     for layer in layers.values():
         layer.reset_running_stats()
         layer.momentum = None  # the mean of all that follow
-    method.train()
     for number, batch in enumerate(batches):
         seed_torch(seed, 0, number)
         method.step(batch, lambda name, loss: None)

@@ -1,0 +1,49 @@
+"""Sheets of edited faces beside true ones, marked as edited."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from mien.faces.image import write_image
+from mien.methods.base import picture_grid
+
+if TYPE_CHECKING:
+    from mien.methods.base import Method
+
+_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
+
+
+def write_sheet(path: Path, rows: list[Tensor], task: str, weights: str | Path | Method) -> None:
+    """Write rows of faces under each other, with the record that ``mien verify`` reads.
+
+    Args:
+        path: Target, a PNG file.
+        rows: Each ``(B, 3, S, S)`` in [-1, 1].
+        task: What was done to the edited ones.
+        weights: What did it: a shipped name, a file, or a method in memory.
+    """
+    from mien import weights as store
+
+    name, digest = getattr(weights, "name", ""), ""
+    if isinstance(weights, (str, Path)):
+        name, digest = Path(weights).stem, str(store.card(weights).get("sha256", ""))
+    record = {
+        "edited_by": "mien",
+        "digital_source_type": _SOURCE_TYPE,
+        "task": task,
+        "strength": "1.0",
+        "weights": name,
+        "weights_sha256": digest,
+        "version": version("mien"),
+    }
+    write_image(path, picture_grid([row.clamp(-1, 1) for row in rows]), metadata=record)
+
+
+def blank(images: Tensor) -> Tensor:
+    """Return one white picture ``(1, 3, S, S)`` of the size of ``images``."""
+    return torch.ones_like(images[:1])
