@@ -70,7 +70,7 @@ def test_the_expression_judge_reads_fer2013(fer_folder):
     assert judge.about["accuracy"] > 0.8
     assert judge.about["align"] is False
     # What it judges may be larger and in colour: it is seen grey and at 48 px.
-    from tests.evaluate.conftest import fer_picture  # noqa: PLC0415
+    from tests.evaluate.conftest import fer_picture
 
     rng = np.random.default_rng(5)
     small = np.stack([fer_picture(label, rng) for label in range(7) for _ in range(4)])

@@ -78,3 +78,20 @@ def test_a_runs_weights_hold_them_and_its_checkpoints_do_not(
     )  # nothing is left to do
     again = load_file(tmp_path / "out" / "weights.safetensors")
     assert all(v.equal(weights[k]) for k, v in again.items())
+
+
+def test_frozen_networks_keep_theirs(method) -> None:
+    frozen = torch.nn.BatchNorm2d(3)
+    frozen.running_mean.fill_(7)
+    method.frozen = frozen
+    train = type(method).train
+
+    def stay(mode: bool = True) -> Tiny:
+        train(method, mode)
+        frozen.eval()
+        return method
+
+    method.train = stay
+    found = refreshed_statistics(method, batches(), seed=1)
+    assert found.keys() == {"net.1.running_mean", "net.1.running_var"}
+    assert frozen.running_mean.eq(7).all()

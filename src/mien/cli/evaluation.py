@@ -258,6 +258,29 @@ def evaluate_edits(
 
 
 @app.command(
+    name="evaluate-classifier",
+    epilog=examples(
+        "mien prepare fer2013:FER --annotations FER.parquet --out tables/fer2013",
+        "mien evaluate-classifier derl tables/fer2013 --flip --out report",
+    ),
+)
+def evaluate_classifier(
+    weights: WeightsFile,
+    table: Annotated[Path, typer.Argument(help="Table with expressions and a split.")],
+    split: Annotated[str, typer.Option(help="Split to measure on.")] = "test",
+    flip: Annotated[
+        bool, typer.Option("--flip", help="Average over a picture and its mirror image.")
+    ] = False,
+    out: Reports = None,
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+) -> None:
+    """Measure how often a method's own classifier names the expression."""
+    from mien.evaluate.classifiers import evaluate_classifier as run
+
+    print(run(weights, table, split=split, flip=flip, out=out, seed=seed).markdown())
+
+
+@app.command(
     name="evaluate-swaps",
     epilog=examples(
         "mien prepare lfw:LFW --out tables/lfw",

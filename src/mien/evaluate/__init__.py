@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import Any
 
 _PUBLIC = {
+    "ClassifierReport": "classifiers",
     "EditReport": "edits",
     "Encoder": "encoders",
     "LandmarkReport": "landmarks",
@@ -19,6 +20,7 @@ _PUBLIC = {
     "embed": "cache",
     "encoder": "encoders",
     "evaluate": "report",
+    "evaluate_classifier": "classifiers",
     "evaluate_edits": "edits",
     "evaluate_landmarks": "landmarks",
     "evaluate_leakage": "leakage",
