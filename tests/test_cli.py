@@ -20,8 +20,8 @@ import torch
 from mien.cli import app, main
 from mien.data.procedural import write_table
 from mien.data.table import Row, TableWriter
-from mien.edit.provenance import read_provenance
 from mien.faces.image import encode_image, read_image, write_image
+from mien.faces.provenance import read_provenance
 from mien.files.weights import save_weights
 from mien.methods.facecycle import FaceCycle
 
@@ -320,7 +320,7 @@ def test_folders_that_cannot_be_written(fails, small_weights: Path, tmp_path: Pa
 
 def test_interrupted_commands_exit_with_130() -> None:
     code = (
-        "import os, signal, sys, mien.edit.provenance as p\n"
+        "import os, signal, sys, mien.faces.provenance as p\n"
         "from mien.cli import main\n"
         # What a shell starts in the background inherits an ignored SIGINT.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"

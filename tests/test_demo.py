@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from mien.demo import MOST_FACES, demo
-from mien.edit.provenance import read_provenance
 from mien.faces.image import read_image, write_image
+from mien.faces.provenance import read_provenance
 from mien.files.errors import FaceError, ImageError, WeightsError
 from mien.methods.pcl import PCL
 

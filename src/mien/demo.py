@@ -18,13 +18,13 @@ import torch
 from tqdm import tqdm
 
 from mien.edit.photos import Editor, crops_to_tensor, tensor_to_images
-from mien.edit.provenance import encode_edited
 from mien.edit.sources import photo_files
 from mien.edit.tasks import TASKS, task_names
 from mien.faces.align import invert, transform_points, warp
 from mien.faces.face import Array, Face, Image
 from mien.faces.find import Finder
 from mien.faces.image import encode_image, read_image
+from mien.faces.provenance import encode_edited
 from mien.files.atomic import write_bytes, write_text
 from mien.files.errors import FaceError, MienError, WeightsError
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from mien.edit.photos import Editor, edit, edit_each
-from mien.edit.provenance import read_provenance
 from mien.edit.tasks import TASKS, task_names
 from mien.faces.image import read_image, write_image
+from mien.faces.provenance import read_provenance
 from mien.files.errors import ConfigError, FaceError, ImageError
 
 

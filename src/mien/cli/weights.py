@@ -59,7 +59,7 @@ def verify(
     file: Annotated[Path, typer.Argument(help="A picture.")],
 ) -> None:
     """Show how a picture was edited and whether it was changed since. Exits with 1 if altered."""
-    from mien.edit.provenance import read_provenance
+    from mien.faces.provenance import read_provenance
 
     found = read_provenance(file)
     if found is None:

@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mien.edit.codes import Embedded, embed
     from mien.edit.photos import Edited, Editor, edit
-    from mien.edit.provenance import EditRecord, Provenance, read_provenance, write_edited
     from mien.edit.tasks import TASKS, Task, task_names
+    from mien.faces.provenance import EditRecord, Provenance, read_provenance, write_edited
 
 _HOME = {
-    "TASKS": "tasks",
-    "EditRecord": "provenance",
-    "Edited": "photos",
-    "Editor": "photos",
-    "Embedded": "codes",
-    "Provenance": "provenance",
-    "Task": "tasks",
-    "edit": "photos",
-    "embed": "codes",
-    "read_provenance": "provenance",
-    "task_names": "tasks",
-    "write_edited": "provenance",
+    "TASKS": "mien.edit.tasks",
+    "EditRecord": "mien.faces.provenance",
+    "Edited": "mien.edit.photos",
+    "Editor": "mien.edit.photos",
+    "Embedded": "mien.edit.codes",
+    "Provenance": "mien.faces.provenance",
+    "Task": "mien.edit.tasks",
+    "edit": "mien.edit.photos",
+    "embed": "mien.edit.codes",
+    "read_provenance": "mien.faces.provenance",
+    "task_names": "mien.edit.tasks",
+    "write_edited": "mien.faces.provenance",
 }
 
 __all__ = [
@@ -44,5 +44,5 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:
-        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+        return getattr(import_module(_HOME[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

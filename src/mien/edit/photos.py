@@ -14,13 +14,13 @@ from torch import Tensor
 
 from mien import weights as shelf
 from mien.data.warp import warp
-from mien.edit.provenance import EditRecord, write_edited
 from mien.edit.sources import photo_files
 from mien.edit.tasks import Task, find_task
 from mien.faces.face import Array, Face, Image
 from mien.faces.find import Finder, choose
 from mien.faces.image import IMAGE_SUFFIXES, check_image, encode_image, read_image
 from mien.faces.paste import face_mask, paste_change, warp_photo
+from mien.faces.provenance import EditRecord, write_edited
 from mien.files.errors import ConfigError, MienError
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ def edit(
         photos: One or more of: path of a picture, folder of pictures, uint8 ``(H, W, 3)`` RGB.
         driver: The photo whose expression, pose or identity is put on, for the tasks that need it.
         out: File (``.png``, ``.jpg``, ``.webp``) for one photo, else a folder. Every file says that
-            it was edited (``mien.edit.provenance``). None writes nothing.
+            it was edited (``mien.faces.provenance``). None writes nothing.
         strength: From 0 (unchanged) to 1.
         weights: Shipped name, ``.safetensors`` file, or a method in memory.
         face: Which face of a photo: ``only`` (several are an error), ``largest``, ``central``,

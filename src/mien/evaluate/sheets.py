@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from mien.faces.image import write_image
+from mien.faces.provenance import EditRecord, write_edited
 from mien.methods.base import picture_grid
 
 if TYPE_CHECKING:
     from mien.methods.base import Method
-
-_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
 
 
 def write_sheet(path: Path, rows: list[Tensor], task: str, weights: str | Path | Method) -> None:
@@ -29,19 +26,12 @@ def write_sheet(path: Path, rows: list[Tensor], task: str, weights: str | Path |
     """
     from mien import weights as store
 
-    name, digest = getattr(weights, "name", ""), ""
     if isinstance(weights, (str, Path)):
-        name, digest = Path(weights).stem, str(store.card(weights).get("sha256", ""))
-    record = {
-        "edited_by": "mien",
-        "digital_source_type": _SOURCE_TYPE,
-        "task": task,
-        "strength": "1.0",
-        "weights": name,
-        "weights_sha256": digest,
-        "version": version("mien"),
-    }
-    write_image(path, picture_grid([row.clamp(-1, 1) for row in rows]), metadata=record)
+        digest = str(store.card(weights).get("sha256", ""))
+        record = EditRecord(task, 1.0, Path(weights).stem, digest)
+    else:
+        record = EditRecord(task, 1.0, weights.name)
+    write_edited(path, picture_grid([row.clamp(-1, 1) for row in rows]), record)
 
 
 def blank(images: Tensor) -> Tensor:

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from mien.edit import provenance
-from mien.edit.provenance import EditRecord, read_provenance, write_edited
+from mien.faces import provenance
 from mien.faces.image import encode_image, read_image
+from mien.faces.provenance import EditRecord, read_provenance, write_edited
 from mien.files.errors import ImageError
 
 RECORD = EditRecord("neutralise", 0.75, "facecycle", "ab" * 32)
