@@ -1,4 +1,4 @@
-"""Swaps measured with methods whose answer is known, and the kernel distance."""
+"""Swaps measured with methods whose answer is known."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import torch
 
 from mien.data.procedural import write_table
 from mien.evaluate.identity_swaps import evaluate_swaps
-from mien.evaluate.kernel_distance import kernel_distance
 from mien.files.errors import ConfigError, TableError
 from mien.methods.base import Edit
 
@@ -87,16 +86,3 @@ def test_a_table_without_a_held_out_person(tmp_path: Path) -> None:
     write_table(tmp_path / "t", persons=2, frames=2, size=64)
     with pytest.raises(TableError, match="fewer than two persons"):
         measure(tmp_path / "t", lambda x, d: d)
-
-
-def test_kernel_distance_tells_distributions_apart() -> None:
-    rng = np.random.default_rng(0)
-    a, b = rng.normal(size=(2, 300, 16))
-    value, (low, high) = kernel_distance(a, b, repeats=200)
-    assert low < 0 < high
-    assert abs(value) < 0.05
-    value, (low, _) = kernel_distance(a + 0.5, b, repeats=200)
-    assert value > 0.2
-    assert low > 0
-    with pytest.raises(ConfigError, match="at least two"):
-        kernel_distance(a[:1], b)

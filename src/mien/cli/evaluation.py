@@ -1,4 +1,4 @@
-"""Commands that measure: evaluate, leakage, reproduce, and evaluate-edits, -swaps, -landmarks."""
+"""Commands that measure: evaluate, leakage, reproduce; evaluate-edits, -classifier, -swaps …"""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -157,6 +158,26 @@ class FaceCache:
         unknown = [np.nan] * 136
         points = np.array([unknown if v is None else v for v in columns["landmarks"]], np.float32)
         self.landmarks: Array = (points.reshape(-1, 68, 2) + 0.5) * np.float32(scale) - 0.5
+
+
+def take_rows(
+    caches: Sequence[FaceCache], table: NDArray[np.int64], row: NDArray[np.int64]
+) -> Tensor:
+    """Return pictures of several tables as float32 ``(n, 3, S, S)`` in [-1, 1].
+
+    Args:
+        caches: Tables of one size.
+        table: ``(n,)`` which of them each picture is in.
+        row: ``(n,)`` its row there.
+    """
+    import torch
+
+    size = caches[0].size
+    drawn = torch.empty(len(table), 3, size, size, dtype=torch.uint8)
+    for t, cache in enumerate(caches):
+        here = np.flatnonzero(table == t)
+        drawn[torch.from_numpy(here)] = cache.take(row[here])
+    return drawn.float().div_(127.5).sub_(1.0)
 
 
 def _stamp(path: Path) -> str:

@@ -16,6 +16,7 @@ from mien.data.augment import (
     lower_resolution,
     random_similarity,
 )
+from mien.data.cache import take_rows
 from mien.files.errors import TableError
 
 if TYPE_CHECKING:
@@ -158,13 +159,7 @@ class IdentitySampler:
 
     def _take(self, pictures: NDArray[np.int64]) -> Tensor:
         """Return pictures ``(n, 3, S, S)`` in [-1, 1] by their numbers."""
-        size = self.caches[0].size
-        drawn = torch.empty(len(pictures), 3, size, size, dtype=torch.uint8)
-        table, row = self.table[pictures], self.row[pictures]
-        for t, cache in enumerate(self.caches):
-            here = np.flatnonzero(table == t)
-            drawn[torch.from_numpy(here)] = cache.take(row[here])
-        return drawn.float().div_(127.5).sub_(1.0)
+        return take_rows(self.caches, self.table[pictures], self.row[pictures])
 
     def _augment(self, x: Tensor, generator: torch.Generator) -> Tensor:
         s = self.settings

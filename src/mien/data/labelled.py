@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mien.data.augment import color_jitter, horizontal_flip, random_similarity
+from mien.data.cache import take_rows
 from mien.files.errors import TableError
 
 
@@ -39,7 +40,7 @@ class ExpressionSampler:
     ) -> None:
         self.caches, self.batch_size, self.augment = caches, batch_size, augment
         self.seed, self.rank = seed, rank
-        number = {word: k for k, name in enumerate(names) for word in name.split("|")}
+        number = class_numbers(names)
         table, row, label = [], [], []
         for t, cache in enumerate(caches):
             rows = cache.select(split="train")
@@ -66,14 +67,7 @@ class ExpressionSampler:
             inside = places // count == epoch
             order = np.random.default_rng([self.seed, self.rank, int(epoch)]).permutation(count)
             chosen[inside] = order[places[inside] % count]
-        chosen = chosen[np.argsort(self.table[chosen], kind="stable")]
-        x = torch.cat(
-            [
-                cache.take(self.row[chosen[self.table[chosen] == t]])
-                for t, cache in enumerate(self.caches)
-            ]
-        )
-        x = x.float().div_(127.5).sub_(1.0)
+        x = take_rows(self.caches, self.table[chosen], self.row[chosen])
         if self.augment:
             rng = np.random.default_rng([self.seed, self.rank, step, 1])
             generator = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
@@ -81,3 +75,8 @@ class ExpressionSampler:
             x, _ = horizontal_flip(x, generator)
             x = color_jitter(x, generator, 0.3, 0.3, p=0.8)
         return {"image": x, "label": torch.from_numpy(self.label[chosen])}
+
+
+def class_numbers(names: Sequence[str]) -> dict[str, int]:
+    """Return word of a table → number of its class; ``|`` joins words for one class."""
+    return {word: k for k, name in enumerate(names) for word in name.split("|")}

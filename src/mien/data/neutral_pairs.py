@@ -23,6 +23,7 @@ from mien.data.augment import (
     noise,
     random_similarity,
 )
+from mien.data.cache import take_rows
 from mien.data.facs import UNITS
 from mien.data.neutral import NeutralShape
 from mien.data.pairs import warp_points
@@ -80,7 +81,7 @@ class NeutralPairSampler:
     """Draws ``{"image", "neutral", "weight", "paired"}``.
 
     ``image`` and ``neutral`` are ``(B, 3, S, S)`` in [-1, 1] and share every augmentation.
-    ``weight`` ``(B, 1, S, S)`` is that of the L1 error at each pixel; for a face without a twin
+    ``weight`` ``(B, 1, 1, 1)`` is that of the L1 error; for a face without a twin
     ``neutral`` is a neutral face of somebody else, ``paired`` ``(B,)`` is 0, and the weight is 0.
     What is sure about such a face, that it stays itself away from eyes, brows and mouth, is
     ``keep`` ``(B, 1, S, S)``: the weight of the error to ``image`` itself.
@@ -193,20 +194,14 @@ class NeutralPairSampler:
         return {
             "image": x,
             "neutral": y,
-            "weight": row[:, None, None, None].expand(-1, 1, size, size).contiguous(),
+            "weight": row[:, None, None, None],
             "keep": keep,
             "paired": (~alone).float(),
         }
 
     def _take(self, rows: NDArray[np.int64]) -> Tensor:
         table = np.searchsorted(self.first, rows, "right") - 1
-        out = torch.empty(len(rows), 3, self.caches[0].size, self.caches[0].size)
-        for t in np.unique(table):
-            chosen = np.flatnonzero(table == t)
-            out[torch.from_numpy(chosen)] = (
-                self.caches[t].take(rows[chosen] - self.first[t]).float()
-            )
-        return out.div_(127.5).sub_(1.0)
+        return take_rows(self.caches, table, rows - self.first[table])
 
     def _clip(self, count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
         a, b = self.clips[rng.integers(len(self.clips), size=count)].T

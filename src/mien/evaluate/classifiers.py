@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from mien.data.cache import FaceCache
+from mien.data.labelled import class_numbers
 from mien.evaluate.bootstrap import interval, mean_of
 from mien.evaluate.classify import class_details
 from mien.evaluate.report import markdown_table, package_versions
@@ -44,10 +45,8 @@ class ClassifierReport:
         for name, entry in self.rows.items():
             low, high = entry["interval"]
             rows.append([name, f"{entry['accuracy']:.2f} [{low:.1f}, {high:.1f}]"])
-        d, mirror = (
-            self.data,
-            "; mean over picture and mirror image" if self.settings["flip"] else "",
-        )
+        d = self.data
+        mirror = "; mean over picture and mirror image" if self.settings["flip"] else ""
         return (
             f"{markdown_table(rows)}\n{d['pictures']} pictures of the split {d['split']}, most "
             f"frequent class {d['majority']:.1f} %{mirror}; data {d['fingerprint'][:12]}.\n"
@@ -73,7 +72,7 @@ def evaluate_classifier(
     out: str | Path | None = None,
     seed: int = 0,
 ) -> ClassifierReport:
-    """Measure a method that names expressions (``expressions``, ``branch_expressions``).
+    """Measure a method that names expressions (``classifiers``).
 
     Args:
         weights: Shipped name, ``.safetensors`` file, or a method in memory.
@@ -91,10 +90,10 @@ def evaluate_classifier(
     from mien import weights as store
 
     method = store.load(weights) if isinstance(weights, (str, Path)) else weights
-    if not callable(getattr(method, "expressions", None)):
+    if not callable(getattr(method, "classifiers", None)):
         raise ConfigError(f"The method {method.name} names no expressions; derl does.")
     classes: tuple[str, ...] = method.config.expressions
-    number = {word: k for k, name in enumerate(classes) for word in name.split("|")}
+    number = class_numbers(classes)
     cache = FaceCache(table, int(method.config.size))
     rows = cache.select(split)
     rows = rows[np.isin(cache.expression[rows], list(number))]
@@ -141,14 +140,11 @@ def _predict(method: Any, cache: FaceCache, rows: Any, flip: bool) -> dict[str, 
     for start in range(0, len(rows), _BATCH):
         x = cache.take(rows[start : start + _BATCH]).float().div_(127.5).sub_(1.0)
         for view in (x, x.flip(-1)) if flip else (x,):
-            branches = method.branch_expressions(view)
-            found = {f"branch {k + 1}": p for k, p in enumerate(branches)}
-            for name, p in ({"fused": method.expressions(view)} | found).items():
+            for name, p in method.classifiers(view).items():
                 parts.setdefault(name, []).append(p.numpy())
-    step = 2 if flip else 1
-    return {
-        name: np.concatenate([sum(found[i : i + step]) for i in range(0, len(found), step)]).argmax(
-            1
-        )
-        for name, found in parts.items()
-    }
+    views = 2 if flip else 1
+    found = {}
+    for name, values in parts.items():
+        both = [sum(values[i : i + views]) for i in range(0, len(values), views)]
+        found[name] = np.concatenate(both).argmax(1)
+    return found

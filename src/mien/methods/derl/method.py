@@ -186,8 +186,7 @@ class DeRL(Method):
         sides = [self.config.size >> (i + 1) for i in range(GROUPS)]
         if kind == "pixels":
             return [F.adaptive_avg_pool2d(x, side) for side in sides], []
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self._is_frozen()):
-            y, encoded, decoded = self.g.deposit(x)
+        y, encoded, decoded = self.g.deposit(x)
         if kind == "difference":
             return [F.adaptive_avg_pool2d((x - y).abs(), side) for side in sides], []
         if kind == "decoder":
@@ -196,9 +195,6 @@ class DeRL(Method):
         if kind == "encoder":
             return encoded, code
         return [torch.cat(pair, 1) for pair in zip(encoded, decoded, strict=True)], code
-
-    def _is_frozen(self) -> bool:
-        return self.stage == "classify" and self.config.frozen
 
     def _branches(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Return what the fused classifier reads, and the logits of the four branches."""
@@ -261,18 +257,22 @@ class DeRL(Method):
         Raises:
             WeightsError: Weights of the first stage.
         """
-        self._need_classifier()
-        logits: Tensor = self.fused(self._branches(self._sized(images))[0])
-        return logits.float().softmax(1)
+        return self.classifiers(images)["fused"]
 
-    def branch_expressions(self, images: Tensor) -> list[Tensor]:
-        """Return what each branch alone says, the largest group first: ``(B, K)`` each.
+    def classifiers(self, images: Tensor) -> dict[str, Tensor]:
+        """Return the probabilities ``(B, K)`` by classifier: fused, and each branch alone.
+
+        ``branch 1`` reads the group of the largest layers.
 
         Raises:
             WeightsError: Weights of the first stage.
         """
-        self._need_classifier()
-        return [z.float().softmax(1) for z in self._branches(self._sized(images))[1]]
+        if self.stage != "classify":
+            raise WeightsError("These weights hold the stage 'neutralise' only: no classifier.")
+        features, logits = self._branches(self._sized(images))
+        named = {"fused": self.fused(features)}
+        named |= {f"branch {i + 1}": z for i, z in enumerate(logits)}
+        return {name: z.float().softmax(1) for name, z in named.items()}
 
     def residue_maps(self, images: Tensor) -> Tensor:
         """Return where each group differs between a face and its neutral face.
@@ -315,7 +315,3 @@ class DeRL(Method):
         return F.interpolate(
             images, (side, side), mode="bilinear", align_corners=False, antialias=True
         )
-
-    def _need_classifier(self) -> None:
-        if self.stage != "classify":
-            raise WeightsError("These weights hold the stage 'neutralise' only: no classifier.")

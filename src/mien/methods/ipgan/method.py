@@ -112,7 +112,7 @@ class IPGAN(Method):
         c = config
         _check(c)
         synthesise = stage == "synthesise"
-        self.i = Recogniser(c.width, c.size, c.identity_dim, fixed=synthesise)
+        self.i = Recogniser(c.width, c.size, c.identity_dim)
         if not synthesise or c.train_identity:
             if c.identities:
                 self.persons = nn.Linear(c.identity_dim, c.identities)
@@ -125,6 +125,13 @@ class IPGAN(Method):
             self.g = Generator(c.width, c.size, code, c.depth, c.inject)
             self.d = Discriminator(c.width, c.size)
             self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    def train(self, mode: bool = True) -> IPGAN:
+        """In stage ``synthesise`` the statistics of I's normalisation do not move."""
+        super().train(mode)
+        if self.stage == "synthesise":
+            self.i.eval()
+        return self
 
     # Training ------------------------------------------------------------------------------------
 

@@ -30,34 +30,12 @@ def sphere(code: Tensor) -> Tensor:
     return F.normalize(code.float(), dim=1) * math.sqrt(code.shape[1])
 
 
-class FixedNorm(nn.Module):
-    """Batch normalisation by statistics that no training changes: that of a frozen network.
-
-    Args:
-        channels: Of the input ``(B, C, ...)``.
-    """
-
-    running_mean: Tensor
-    running_var: Tensor
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-        self.register_buffer("running_mean", torch.zeros(channels))
-        self.register_buffer("running_var", torch.ones(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the same shape."""
-        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias)
-
-
 class _Level(nn.Module):
     """Halve the maps, then a residual block: ``(B, C, 2h, 2w)`` → ``(B, C', h, w)``."""
 
-    def __init__(self, cin: int, cout: int, fixed: bool) -> None:
+    def __init__(self, cin: int, cout: int) -> None:
         super().__init__()
-        norm = FixedNorm if fixed else nn.BatchNorm2d
+        norm = nn.BatchNorm2d
         self.down = nn.Sequential(conv3(cin, cout, 2), norm(cout), nn.LeakyReLU(0.2))
         self.block = nn.Sequential(
             conv3(cout, cout), norm(cout), nn.LeakyReLU(0.2), conv3(cout, cout), norm(cout)
@@ -74,12 +52,11 @@ class Trunk(nn.Sequential):
     Args:
         width: w.
         size: S.
-        fixed: Normalise by statistics that stay.
     """
 
-    def __init__(self, width: int, size: int, fixed: bool = False) -> None:
+    def __init__(self, width: int, size: int) -> None:
         widths = level_widths(width, size)
-        levels = [_Level(a, b, fixed) for a, b in zip([3, *widths], widths, strict=False)]
+        levels = [_Level(a, b) for a, b in zip([3, *widths], widths, strict=False)]
         super().__init__(*levels, nn.Flatten())
 
 
@@ -90,15 +67,14 @@ class Recogniser(nn.Module):
         width: w.
         size: Side of the images.
         dim: Length of the code.
-        fixed: Normalise by statistics that stay: for a recogniser that is trained no further.
     """
 
-    def __init__(self, width: int, size: int, dim: int, fixed: bool = False) -> None:
+    def __init__(self, width: int, size: int, dim: int) -> None:
         super().__init__()
-        self.trunk = Trunk(width, size, fixed)
+        self.trunk = Trunk(width, size)
         length = level_widths(width, size)[-1] * _BOTTOM**2
         self.code = nn.Linear(length, dim, bias=False)
-        self.norm = FixedNorm(dim) if fixed else nn.BatchNorm1d(dim)
+        self.norm = nn.BatchNorm1d(dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return f_I (f_C) ``(B, dim)``, float32."""
