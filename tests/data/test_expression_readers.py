@@ -1,9 +1,9 @@
 """Readers of expression sets on miniature trees in the sets' official layouts."""
 
-import cv2
 import numpy as np
 import pytest
 from PIL import Image as Pillow
+from trees import picture, text
 
 from mien.data.cache import FaceCache
 from mien.data.prepare import prepare
@@ -14,20 +14,6 @@ from mien.files.errors import ImageError, TableError
 
 SETS = ("bp4dplus", "bu3dfe", "ckplus_peaks", "jaffe", "kdef", "mmi", "oulu_casia")
 SIX = ("Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise")
-
-
-def picture(path, size=(64, 64), value=128):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = np.full((size[1], size[0], 3), value, np.uint8)
-    if path.suffix in (".bmp", ".tiff"):
-        Pillow.fromarray(image).save(path)
-    else:
-        assert cv2.imwrite(str(path), image)
-
-
-def text(path, content):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content)
 
 
 def read(name, root):

@@ -2,11 +2,11 @@
 
 import math
 
-import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from trees import picture, text
 
 from mien.data.readers import STRETCH, reader, reader_names
 from mien.data.readers.lfw import pairs
@@ -19,17 +19,6 @@ _NAMES = (
     "pose_npz rafdb utkface voxceleb"
 )
 DATA_SETS = _NAMES.split()
-
-
-def picture(path, size=(64, 64), value=128):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = np.full((size[1], size[0], 3), value, np.uint8)
-    assert cv2.imwrite(str(path), image)
-
-
-def text(path, content):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content)
 
 
 def read(name, root):

@@ -1,4 +1,4 @@
-"""Commands that measure: evaluate, leakage, reproduce; evaluate-edits, -classifier, -swaps …"""
+"""Commands that measure encoders, codes, edits and classifiers."""
 
 from __future__ import annotations
 

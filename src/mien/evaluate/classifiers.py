@@ -13,6 +13,7 @@ from mien.data.cache import FaceCache
 from mien.data.labelled import class_numbers
 from mien.evaluate.bootstrap import interval, mean_of
 from mien.evaluate.classify import class_details
+from mien.evaluate.judges import take
 from mien.evaluate.report import markdown_table, package_versions
 from mien.files.atomic import write_json, write_text
 from mien.files.errors import ConfigError, TableError
@@ -138,7 +139,7 @@ def _predict(method: Any, cache: FaceCache, rows: Any, flip: bool) -> dict[str, 
     """Return classifier → class of each row ``(N,)``."""
     parts: dict[str, list[Any]] = {}
     for start in range(0, len(rows), _BATCH):
-        x = cache.take(rows[start : start + _BATCH]).float().div_(127.5).sub_(1.0)
+        x = take(cache, rows[start : start + _BATCH])
         for view in (x, x.flip(-1)) if flip else (x,):
             for name, p in method.classifiers(view).items():
                 parts.setdefault(name, []).append(p.numpy())

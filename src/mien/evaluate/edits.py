@@ -33,6 +33,7 @@ from mien.evaluate.judges import (
     pictures,
     rank,
     short_name,
+    take,
     wilson,
 )
 from mien.evaluate.quality import NO_JAW, interocular, l1, nme, ssim, symmetry
@@ -227,11 +228,7 @@ def _edit_all(
     method: Any, able: Sequence[str], faces: FaceCache, neutral: np.ndarray, other: np.ndarray
 ) -> dict[str, Tensor]:
     """Return kind → images ``(N, 3, S, S)``: true pictures, and what the edits made of them."""
-
-    def take(rows: np.ndarray) -> Tensor:
-        return faces.take(rows).float().div_(127.5).sub_(1.0)
-
-    images = {"neutral": take(neutral), "other": take(other)}
+    images = {"neutral": take(faces, neutral), "other": take(faces, other)}
     batches = list(
         zip(*(torch.split(images[kind], _BATCH) for kind in ("neutral", "other")), strict=True)
     )

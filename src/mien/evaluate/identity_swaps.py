@@ -21,7 +21,7 @@ from torch import Tensor
 from mien.data.cache import FaceCache
 from mien.evaluate.cache import default_folder
 from mien.evaluate.encoders import Encoder, datasets, encoder
-from mien.evaluate.judges import fit_expression_judge, judge_of, native_size, short_name
+from mien.evaluate.judges import fit_expression_judge, judge_of, native_size, short_name, take
 from mien.evaluate.report import markdown_table, package_versions
 from mien.evaluate.sheets import blank, write_sheet
 from mien.evaluate.swap_measures import (
@@ -33,7 +33,6 @@ from mien.evaluate.swap_measures import (
     Swaps,
     run_batches,
     swap,
-    take,
 )
 from mien.faces.face import Image
 from mien.files.atomic import write_json, write_text

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mien.data.cache import FaceCache
 from mien.evaluate.cache import embed
 from mien.evaluate.descriptors import grey
 from mien.evaluate.encoders import Encoder, encoder
@@ -64,6 +65,11 @@ def short_name(judge: Encoder) -> str:
 def native_size(method: Method) -> int:
     """Return the side in pixels of the crops that a method works at."""
     return int(getattr(getattr(method, "config", None), "size", 64))
+
+
+def take(faces: FaceCache, rows: NDArray[np.int64]) -> Tensor:
+    """Return rows of a table as images ``(N, 3, S, S)`` in [-1, 1]."""
+    return faces.take(rows).float().div_(127.5).sub_(1.0)
 
 
 def pictures(images: Tensor) -> Image:

@@ -16,7 +16,7 @@ from mien.data.cache import FaceCache
 from mien.evaluate.bootstrap import Statistic, Sums, interval, mean_of
 from mien.evaluate.cache import embed
 from mien.evaluate.encoders import Encoder
-from mien.evaluate.judges import ExpressionJudge, directions, landmarks, pictures, rank
+from mien.evaluate.judges import ExpressionJudge, directions, landmarks, pictures, rank, take
 from mien.evaluate.kernel_distance import kernel_distance
 from mien.evaluate.pca import fit_pca
 from mien.evaluate.quality import NO_JAW, nme, psnr
@@ -255,11 +255,6 @@ class Swaps:
         if not means.any():
             return 1.0
         return float(wilcoxon(means, alternative="greater").pvalue)
-
-
-def take(faces: FaceCache, rows: Rows) -> Tensor:
-    """Return rows of a table as images ``(N, 3, S, S)`` in [-1, 1]."""
-    return faces.take(rows).float().div_(127.5).sub_(1.0)
 
 
 def run_batches(function: Callable[..., Tensor], *images: Tensor) -> Tensor:
