@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from PIL import Image as Pillow
-from trees import picture, text
 
 from mien.data.cache import FaceCache
 from mien.data.prepare import prepare
@@ -11,6 +10,7 @@ from mien.data.readers import reader, reader_names
 from mien.faces.image import write_image
 from mien.faces.video import write_video
 from mien.files.errors import ImageError, TableError
+from tests.data.trees import picture, text
 
 SETS = ("bp4dplus", "bu3dfe", "ckplus_peaks", "jaffe", "kdef", "mmi", "oulu_casia")
 SIX = ("Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise")

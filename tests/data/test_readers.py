@@ -6,12 +6,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from trees import picture, text
 
 from mien.data.readers import STRETCH, reader, reader_names
 from mien.data.readers.lfw import pairs
 from mien.faces.video import write_video
 from mien.files.errors import ConfigError, ImageError, MissingExtraError, TableError
+from tests.data.trees import picture, text
 
 _NAMES = (
     "300w_lp aflw2000 biwi bp4d bp4dplus bu3dfe celeba ck_plus ckplus_peaks disfa fer2013 "
