@@ -17,12 +17,16 @@ from mien.data.augment import (
     random_similarity,
 )
 from mien.data.cache import take_rows
+from mien.data.neutral import resting
+from mien.data.transplant import transplant
 from mien.files.errors import TableError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
+
+_CANDIDATES = 6  # donors of an expression, of which the one turned most like the face is taken
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ class IdentitySettings:
         shift: Largest shift of a source, in picture widths.
         jitter: Strength of the colour jitter of sources.
         blur: Share of blurred sources, and of those of a lower resolution.
+        expressions: Share of the photos among the sources that get somebody else's expression.
     """
 
     weights: tuple[float, ...] = ()
@@ -53,6 +58,7 @@ class IdentitySettings:
     shift: float = 0.0
     jitter: float = 0.0
     blur: float = 0.0
+    expressions: float = 0.0
 
 
 class IdentitySampler:
@@ -104,6 +110,7 @@ class IdentitySampler:
         self.order = np.argsort(self.label, kind="stable")  # pictures, person by person
         self.place = np.argsort(self.order, kind="stable")
         self.teacher = _joined(teacher, rows)
+        self.worn = _Expressions(caches, rows) if settings.expressions else None
 
     def __call__(self, step: int) -> dict[str, Tensor]:
         """Draw the batch of ``step``."""
@@ -117,11 +124,15 @@ class IdentitySampler:
         other = self._other(source, rng)
         attributes = np.where(same, partner, other)
 
-        x_s = horizontal_flip(self._take(source), generator, s.flip)[0]
+        x_s = self._take(source)
+        if self.worn is not None:
+            x_s = self.worn(x_s, source, rng.random(n) < s.expressions, self._take, rng)
+        x_s = horizontal_flip(x_s, generator, s.flip)[0]
         x_a = horizontal_flip(self._take(attributes), generator, s.flip)[0]
-        # One picture on both sides is mirrored on both sides or on none.
-        alone = torch.from_numpy(same & (attributes == source))[:, None, None, None]
-        x_a = torch.where(alone, x_s, x_a)
+        if self.worn is None:
+            # One picture on both sides is mirrored on both sides or on none.
+            alone = torch.from_numpy(same & (attributes == source))[:, None, None, None]
+            x_a = torch.where(alone, x_s, x_a)
         batch = {
             "source": self._augment(x_s, generator),
             "attributes": x_a,
@@ -171,6 +182,63 @@ class IdentitySampler:
             x = gaussian_blur(x, generator, (0.3, 1.5), p=s.blur)
             x = lower_resolution(x, generator, (0.4, 1.0), p=s.blur)
         return x
+
+
+class _Expressions:
+    """Puts the expressions of photos on other photos (``mien.data.transplant``).
+
+    Pictures go by their numbers in the training splits of all tables. Pictures of clips, and those
+    without landmarks, pose or action units, stay as they are.
+
+    Raises:
+        TableError: No table holds photos with landmarks, head pose and action units.
+    """
+
+    def __init__(self, caches: list[Any], rows: list[NDArray[np.int64]]) -> None:
+        pairs = list(zip(caches, rows, strict=True))
+        self.points = np.concatenate([cache.landmarks[chosen] for cache, chosen in pairs])
+        self.pose = np.concatenate([np.nan_to_num(cache.pose[chosen]) for cache, chosen in pairs])
+        self.rest = np.full_like(self.points, np.nan)
+        first = 0
+        for cache, chosen in pairs:
+            told, rest = resting(cache, chosen)
+            self.rest[first + told] = rest
+            first += len(chosen)
+        self.known = np.isfinite(self.rest).all((1, 2))
+        self.donors = np.flatnonzero(self.known)
+        if not len(self.donors):
+            raise TableError(
+                "No table holds photos with landmarks, head pose and action units, which putting "
+                "expressions on other faces needs (mien prepare … --annotations FILE)."
+            )
+
+    def __call__(
+        self,
+        images: Tensor,
+        pictures: NDArray[np.int64],
+        chosen: NDArray[np.bool_],
+        take: Callable[[NDArray[np.int64]], Tensor],
+        rng: np.random.Generator,
+    ) -> Tensor:
+        """Return ``images`` ``(n, 3, S, S)``, the ``chosen`` ones with another's expression."""
+        candidates = rng.choice(self.donors, (len(pictures), _CANDIDATES))
+        places = np.flatnonzero(chosen & self.known[pictures])
+        if not len(places):
+            return images
+        a, candidates = pictures[places], candidates[places]
+        apart = np.abs(self.pose[candidates] - self.pose[a][:, None]).sum(2)
+        d = candidates[np.arange(len(a)), apart.argmin(1)]
+        shift = (self.points[d] - self.rest[d]) - (self.points[a] - self.rest[a])
+        worn, _ = transplant(
+            images[places],
+            torch.from_numpy(self.points[a]),
+            take(d),
+            torch.from_numpy(self.points[d]),
+            torch.from_numpy(shift.astype(np.float32)),
+        )
+        images = images.clone()
+        images[places] = worn
+        return images
 
 
 def _labels(

@@ -80,3 +80,27 @@ class NeutralShape:
 
 def _beyond(value: NDArray[Any], dead: float) -> NDArray[np.float64]:
     return np.asarray(np.sign(value) * np.maximum(np.abs(value) - dead, 0))
+
+
+def resting(cache: Any, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], Array]:
+    """Estimate where the landmarks of photos would lie without their expressions.
+
+    The heads stay as they are turned. Pictures of clips are left out, and so are those without
+    landmarks or head pose; all are if none has action units.
+
+    Args:
+        cache: ``mien.data.cache.FaceCache`` of a table.
+        rows: Rows of it ``(N,)``.
+
+    Returns:
+        Places in ``rows`` ``(M,)`` of the photos that are told of, and their landmarks
+        ``(M, 68, 2)`` at rest.
+    """
+    told = np.isfinite(cache.landmarks[rows]).all((1, 2)) & np.isfinite(cache.pose[rows]).all(1)
+    places = np.flatnonzero(told & (cache.clip[rows] < 0))
+    chosen = rows[places]
+    units, points = cache.action_units[chosen], cache.landmarks[chosen]
+    if not units.any():
+        return places[:0], points[:0]
+    shape = NeutralShape(points, units, cache.pose[chosen])
+    return places, shape(points, units, np.broadcast_to(shape.level, (len(chosen), 3)))

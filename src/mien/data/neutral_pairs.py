@@ -25,7 +25,7 @@ from mien.data.augment import (
 )
 from mien.data.cache import take_rows
 from mien.data.facs import UNITS
-from mien.data.neutral import NeutralShape
+from mien.data.neutral import resting
 from mien.data.pairs import warp_points
 from mien.data.transplant import fill_polygon, transplant
 from mien.files.errors import TableError
@@ -137,16 +137,13 @@ class NeutralPairSampler:
         rows = cache.select(split="train")
         rows = rows[np.isfinite(cache.landmarks[rows]).all((1, 2))]
         clip = start + _clip_pairs(cache, rows)
-        photos = rows[cache.clip[rows] < 0]
-        units = cache.action_units[photos]
-        if not units.any():
+        places, rest = resting(cache, rows)
+        photos = rows[places]
+        if not len(photos):
             none = np.zeros(0, np.int64)
             return none, none, clip, none.reshape(0, 2)
-        told = np.isfinite(cache.pose[photos]).all(1)
-        photos, units = photos[told], units[told]
-        shape = NeutralShape(cache.landmarks[photos], units, cache.pose[photos])
-        level = np.broadcast_to(shape.level, (len(photos), 3))  # the head stays as it is turned
-        self.rest[start + photos] = shape(cache.landmarks[photos], units, level)
+        self.rest[start + photos] = rest
+        units = cache.action_units[photos]
         strength = units[:, [UNITS.index(unit) for unit in _CLEAR]].max(1)
         label = cache.expression[photos]
         neutral = (strength < _CALM) | ((label == "neutral") & (strength < _SHOWN))

@@ -33,7 +33,12 @@ Additions, off by default:
 - ``kl_warmup``: L_KL grows over these steps, so that A is in use before it is narrowed.
 - ``teacher``: embeddings of a larger recogniser, which a linear layer on f_I learns too, where the
   labelled persons are few.
-- ``augment``: what stage ``recognise`` does to pictures besides mirroring them.
+- ``augment``: what stage ``recognise`` does to pictures besides mirroring them;
+  ``augment_source`` is the same for x^s in stage ``synthesise``.
+- ``expressions``: share of the photos x^s that get somebody else's expression (in "same" pairs they
+  are mirrored apart from x^a too), so that f_I cannot tell the expression of x^a.
+- ``prior``: new attributes are drawn from N(0, I), the paper's, or, ``fitted``, from the normal
+  distribution of the μ that A gave in training (Ghosh et al., ICLR 2020), which a weak L_KL needs.
 - ``frontalise``: an edit by the mirror image's attributes.
 """
 
@@ -61,6 +66,8 @@ from mien.methods.ipgan.networks import (
     sphere,
 )
 from mien.nets.adversarial import KINDS, discriminator_loss, generator_loss, r1_penalty
+
+_MEMORY = 0.01  # share of a step in the moments of μ
 
 
 @register("ipgan")
@@ -101,11 +108,16 @@ class IPGAN(Method):
         least: int = 2  # pictures that a person needs to have a label
         flip: float = 0.5  # share of mirrored pictures
         augment: float = 1.0  # strength of what else stage recognise does to pictures
+        augment_source: float = 0.0  # the same for x^s in stage synthesise
+        expressions: float = 0.0  # share of photos x^s that get another's expression
+        prior: str = "normal"  # of drawn attributes, or "fitted"
 
     stages = ("recognise", "synthesise")
     columns = ("image",)
     config: Config
     steps: Tensor
+    prior_mean: Tensor
+    prior_moment: Tensor
 
     def __init__(self, config: Config, stage: str = "synthesise") -> None:
         super().__init__(config, stage)
@@ -125,6 +137,9 @@ class IPGAN(Method):
             self.g = Generator(c.width, c.size, code, c.depth, c.inject)
             self.d = Discriminator(c.width, c.size)
             self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+            if c.prior == "fitted":
+                self.register_buffer("prior_mean", torch.zeros(c.attribute_dim))
+                self.register_buffer("prior_moment", torch.eye(c.attribute_dim))
 
     def train(self, mode: bool = True) -> IPGAN:
         """In stage ``synthesise`` the statistics of I's normalisation do not move."""
@@ -144,7 +159,7 @@ class IPGAN(Method):
                 f"The pictures are {caches[0].size} px and the networks want {c.size}: set size "
                 "and config.size to the same."
             )
-        strength = c.augment if recognise else 0.0
+        strength = c.augment if recognise else c.augment_source
         settings = IdentitySettings(
             weights=c.weights,
             least=c.least,
@@ -156,6 +171,7 @@ class IPGAN(Method):
             shift=0.03 * strength,
             jitter=0.3 * strength,
             blur=0.2 * strength,
+            expressions=c.expressions,
         )
         learns = recognise or c.train_identity
         files = c.teacher if learns else ()
@@ -261,6 +277,8 @@ class IPGAN(Method):
             identity = self.i(x_s)
             target, _ = self.d(x_a)
         mean, log_variance = self.a(x_a)
+        if self.training and c.prior == "fitted":
+            self._fit_prior(mean.detach())
         attributes = mean + torch.randn_like(mean) * (log_variance / 2).exp()
         drawn = self.g(identity, attributes)
         learning = [p for net in (self.i, self.d) for p in net.parameters() if p.requires_grad]
@@ -288,6 +306,22 @@ class IPGAN(Method):
             losses["adv"] = generator_loss(logit, c.gan)
             total = total + c.adversarial * losses["adv"]
         return drawn, losses | {"loss": total}
+
+    def _fit_prior(self, mean: Tensor) -> None:
+        """Follow the first two moments of μ ``(B, D)``."""
+        self.prior_mean.lerp_(mean.mean(0), _MEMORY)
+        self.prior_moment.lerp_(mean.T @ mean / len(mean), _MEMORY)
+
+    def draw_attributes(self, count: int, seed: int = 0) -> Tensor:
+        """Draw attribute codes ``(count, D)`` from the prior; the same for the same seed."""
+        generator = torch.Generator().manual_seed(seed)
+        drawn = torch.randn(count, self.config.attribute_dim, generator=generator)
+        drawn = drawn.to(self.g.start.weight.device)
+        if self.config.prior == "normal":
+            return drawn
+        covariance = self.prior_moment - self.prior_mean.outer(self.prior_mean)
+        value, vector = torch.linalg.eigh(covariance)
+        return self.prior_mean + (drawn * value.clamp_min(0).sqrt()) @ vector.T
 
     def kl_strength(self) -> float:
         """Return what L_KL is multiplied by at this step, from 0 to 1."""
@@ -317,8 +351,7 @@ class IPGAN(Method):
         self.eval()
         other = batch["attributes"][:16].roll(1, 0)
         identity, own = self._codes(x)
-        generator = torch.Generator().manual_seed(0)
-        drawn = torch.randn(own.shape, generator=generator).to(own)
+        drawn = self.draw_attributes(len(own))
         attributes = (self._codes(other)[1], own, drawn)
         rows = [x, other, *(self.g(identity, each) for each in attributes)]
         self.train(training)
@@ -403,7 +436,7 @@ class IPGAN(Method):
 
     @torch.no_grad()
     def generate(self, images: Tensor, count: int, seed: int = 0) -> Tensor:
-        """Draw new pictures of the persons of ``images``, with attributes from N(0, I).
+        """Draw new pictures of the persons of ``images``, with attributes from the prior.
 
         Args:
             images: ``(B, 3, H, W)`` in [-1, 1].
@@ -416,8 +449,7 @@ class IPGAN(Method):
         if count < 1:
             raise ConfigError(f"At least 1 picture of a person is drawn, not {count}.")
         f_i = self.i(self._start(images, 1.0))
-        generator = torch.Generator().manual_seed(seed)
-        drawn = torch.randn(count, self.config.attribute_dim, generator=generator).to(f_i)
+        drawn = self.draw_attributes(count, seed)
         return torch.stack([self.g(f_i, r.expand(len(f_i), -1)) for r in drawn], 1)
 
     def _start(self, images: Tensor, strength: float) -> Tensor:
@@ -448,7 +480,7 @@ def _check(config: IPGAN.Config) -> None:
     for key in ("width", "identity_dim", "attribute_dim", "depth", "teacher_dim", "least"):
         if getattr(c, key) < 1:
             raise ConfigError(f"{key} is at least 1, not {getattr(c, key)}.")
-    for key in ("same_share", "flip"):
+    for key in ("same_share", "flip", "expressions"):
         if not 0 <= getattr(c, key) <= 1:
             raise ConfigError(f"{key} is a share from 0 to 1, not {getattr(c, key)}.")
     if c.identities < 0 or c.kl_warmup < 0:
@@ -461,4 +493,5 @@ _SWITCHES: dict[str, tuple[Any, ...]] = {
     "recon_mode": ("same_image", "same_person"),
     "gan": KINDS,
     "gd_form": FORMS,
+    "prior": ("normal", "fitted"),
 }
