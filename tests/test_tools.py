@@ -7,10 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
+from safetensors.torch import load_file
 
 import mien.weights
+from mien.data.procedural import write_table
 from mien.files.weights import save_weights
 from mien.methods.facecycle import FaceCycle
+from mien.methods.ipgan import IPGAN
+from mien.train.loop import train
 
 TOOLS = Path(__file__).parent.parent / "tools"
 
@@ -48,3 +53,36 @@ def test_weights_that_do_not_fit_are_refused(tmp_path, monkeypatch, capsys):
         merge(monkeypatch, below, "landmarks", "--out", tmp_path / "merged")
     assert "holds no network that fits" in capsys.readouterr().err
     assert not (tmp_path / "merged").exists()
+
+
+def test_a_network_that_only_training_needs_stays_at_home(tmp_path, monkeypatch, capsys):
+    torch.manual_seed(0)
+    config = IPGAN.Config(width=4, size=32, identity_dim=16, attribute_dim=8)
+    method = IPGAN(config).eval()
+    card = {"method": "ipgan", "stage": "synthesise", "config": dataclasses.asdict(config)}
+    save_weights(tmp_path / "run" / "weights.safetensors", method.state_dict(), card)
+    (tmp_path / "shelf").mkdir()
+    monkeypatch.setattr("mien.files.weights.SHIPPED", tmp_path / "shelf")
+    words = [tmp_path / "run", "small", "--licence", "free", "--without"]
+    monkeypatch.setattr(sys, "argv", ["ship_weights.py", *map(str, words), "d"])
+    runpy.run_path(str(TOOLS / "ship_weights.py"), run_name="__main__")
+    file = tmp_path / "shelf" / "small.safetensors"
+    assert not any(name.startswith("d.") for name in load_file(file))
+    loaded = mien.weights.load(file)
+    x = torch.rand(2, 3, 32, 32) * 2 - 1
+    for name, code in method.encode(x).items():
+        assert loaded.encode(x)[name].equal(code)
+    assert loaded.swap_identity(x, x.flip(0)).images.equal(
+        method.swap_identity(x, x.flip(0)).images
+    )
+
+    write_table(tmp_path / "faces", persons=10, frames=2, size=32)
+    recipe = {**card, "tables": [str(tmp_path / "faces")], "size": 32, "batch_size": 4, "steps": 1}
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe))
+    train(tmp_path / "r.yaml", out=tmp_path / "on", init_from=file, threads=1)
+    assert "(not in the file: d)" in "".join(capsys.readouterr())
+
+    monkeypatch.setattr(sys, "argv", ["ship_weights.py", *map(str, words), "x"])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(TOOLS / "ship_weights.py"), run_name="__main__")
+    assert "hold no network x" in capsys.readouterr().err

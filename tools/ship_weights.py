@@ -13,6 +13,10 @@ A report is added to the figures that the card has, so measuring again renews th
 Figures of a network that is, bit for bit, the one shipped so far are kept by a part of their names:
 
     python tools/ship_weights.py runs/facecycle facecycle --kept e_exp fer2013 ...
+
+Networks that only training needs, such as a discriminator, can be left out; the card says so:
+
+    python tools/ship_weights.py runs/ipgan ipgan --without d ...
 """
 
 from __future__ import annotations
@@ -55,6 +59,10 @@ def main() -> None:
         "--kept", nargs=2, action="append", default=[], metavar=("NETWORK", "FIGURES"),
         help="keep figures of the card so far, whose network did not change",
     )  # fmt: skip
+    parser.add_argument(
+        "--without", action="append", default=[], metavar="NETWORK",
+        help="leave out a network that only training needs",
+    )  # fmt: skip
     parser.add_argument("--note", help="what a user should know; the card's own if left out")
     args = parser.parse_args()
     target = SHIPPED / f"{args.name}.safetensors"
@@ -89,6 +97,11 @@ def main() -> None:
     for file in args.report:
         results |= figures(json.loads(file.read_text()))
     card["results"] = card.get("results", {}) | results
+    for network in args.without:
+        if not any(n.startswith(f"{network}.") for n in tensors):
+            parser.error(f"these weights hold no network {network}")
+        tensors = {n: v for n, v in tensors.items() if not n.startswith(f"{network}.")}
+        card["left_out"] = sorted({*card.get("left_out", []), network})
     save_weights(target, tensors, card)
     print(f"{target} ({target.stat().st_size / 1e6:.1f} MB)")
 

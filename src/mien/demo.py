@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from mien.edit.grids import GRIDS, draw_grid, grid_names
 from mien.edit.photos import Editor, crops_to_tensor, tensor_to_images
 from mien.edit.sources import photo_files
 from mien.edit.tasks import TASKS, task_names
@@ -109,6 +110,8 @@ def demo(
     with tqdm(total=total, desc="demo", unit="edit", disable=not progress) as bar:
         sections = [page.apart(columns, bar.update, identity)]
         sections += [page.matrix(task, bar.update) for task in matrices]
+    grids = [n for n in grid_names(editor.method) if len(portraits) >= GRIDS[n].least]
+    sections += [section for name in grids if (section := page.drawn(name, notes))]
     sections.append(page.likeness())
     if not photos:
         notes.append(_attribution())
@@ -283,6 +286,26 @@ class _Page:
             pictures.append(row)
         self._grid(f"{task}.png", [[_shrink(p) for p in row] for row in pictures], task)
         return _section(f"{title} *", text, f"<tr><td></td>{head}</tr>", rows)
+
+    def drawn(self, name: str, notes: list[str]) -> str:
+        """Return the table of a grid (``mien.edit.grids``); empty if the weights cannot give it."""
+        try:
+            rows = draw_grid(name, self.editor.method, [p.face.crop for p in self.portraits])
+        except WeightsError as error:
+            notes.append(escape(f"{name}: {error}"))
+            return ""
+        lines = []
+        for portrait, row in zip(self.portraits, rows, strict=True):
+            first = self._small(portrait.image, portrait.name)
+            cells = "".join(
+                f"<td>{self._marked(picture, name, f'{portrait.name}: {name} {i + 1}')}</td>"
+                for i, picture in enumerate(row[1:])
+            )
+            lines.append(f"<tr><th scope='row'>{first}</th>{cells}</tr>")
+        self._grid(f"{name}.png", rows, name)
+        grid = GRIDS[name]
+        text = f"Each row shows {grid.summary}. Drawn at {self.editor.size} pixels."
+        return _section(f"{grid.title} *", text, "", lines)
 
     def likeness(self) -> str:
         """Return for each factor the table of cosines between the codes of the faces."""

@@ -307,3 +307,52 @@ class TestWarpPhoto:
         assert not moved[~inside_crop(photo, face)].any()
         mask = np.zeros((64, 64), np.float32)
         np.testing.assert_array_equal(warp_photo(photo, face, flow, mask=mask), photo)
+
+
+class TestStructureTakenAway:
+    """A bright block with fine stripes (teeth) that an edit paints over by its surroundings."""
+
+    @pytest.fixture
+    def scene(self, face_at):
+        rng = np.random.default_rng(0)
+        photo = 150 + rng.normal(0, 4, (400, 400, 3))
+        photo[:80] -= 60  # hair: the face has some contrast
+        photo[170:230, 130:270] = 240
+        photo[170:230, 130:270:14] = 40  # narrower than a pixel of the crop
+        photo = photo.clip(0, 255).astype(np.uint8)
+        face = face_at(photo, 200, 200, 5)
+        new = face.crop.copy()
+        new[22:43, 14:51] = 150
+        return photo, face, new
+
+    middle = (slice(185, 215), slice(150, 250))
+
+    def test_its_detail_goes_with_it(self, scene):
+        photo, face, new = scene
+        result = paste(photo, face, new, mask="crop").astype(np.float32)
+        assert result[self.middle].mean() == pytest.approx(150, abs=3)
+        across = result[self.middle].mean((0, 2))  # stripes are what the columns have in common
+        assert across.std() < 3 < 20 < photo[self.middle].mean((0, 2)).std()
+
+    def test_grain_as_that_of_the_rest_takes_its_place(self, scene):
+        photo, face, new = scene
+        result = paste(photo, face, new, mask="crop")
+        fine = result[self.middle].astype(np.float32)
+        fine -= cv2.GaussianBlur(fine, (0, 0), 4)
+        assert 2 < fine.std() < 6  # 4 in the photo
+
+    def test_all_else_keeps_its_sharpness(self, scene):
+        photo, face, new = scene
+        result = paste(photo, face, new, mask="crop")
+        for rows in (slice(60, 140), slice(265, 340)):  # hair's edge, skin
+            np.testing.assert_array_equal(result[rows], photo[rows])
+
+    def test_a_new_colour_keeps_the_detail(self, scene):
+        photo, face, _ = scene
+        result = paste(photo, face, (face.crop * [1, 0.6, 0.7]).astype(np.uint8), mask="crop")
+        stripes = result[self.middle].astype(np.float32).mean((0, 2))
+        assert stripes.std() > 0.7 * photo[self.middle].mean((0, 2)).std()
+
+    def test_it_is_the_same_each_time(self, scene):
+        photo, face, new = scene
+        np.testing.assert_array_equal(paste(photo, face, new), paste(photo, face, new))

@@ -1,4 +1,4 @@
-"""Commands that take photos: demo, edit, embed."""
+"""Commands that take photos: demo, edit, grid, embed."""
 
 from __future__ import annotations
 
@@ -88,6 +88,36 @@ def edit(
         detector=detector,
     ):
         print(edited.path)
+
+
+@app.command(
+    epilog=examples(
+        "mien grid residue me.jpg --weights derl --out residue.png",
+        "mien grid attributes me.jpg --weights ipgan --count 8 --seed 1 --out new.png",
+        "mien grid interpolation me.jpg friend.jpg --weights ipgan --out between.png",
+    )
+)
+def grid(
+    kind: Annotated[
+        str,
+        typer.Argument(
+            help="residue: where an expression shows, by layer (derl); attributes: new pictures of "
+            "a person (ipgan); interpolation: from one face's attributes to the next one's (ipgan)."
+        ),
+    ],
+    sources: Annotated[list[Path], typer.Argument(metavar="SRC...", help="Pictures or folders.")],
+    weights: Annotated[
+        str, typer.Option("--weights", "-w", help="Shipped name or .safetensors file.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Picture to write.")],
+    count: Annotated[int, typer.Option(help="Drawn pictures of a face.")] = 6,
+    seed: Annotated[int, typer.Option(help="Seed of what is drawn at random.")] = 0,
+    detector: Detector = "dlib",
+) -> None:
+    """Draw what a method sees in faces or makes of them, one row a face, marked as edited."""
+    from mien.edit.grids import write_grid as run
+
+    print(run(kind, sources, out=out, weights=weights, count=count, seed=seed, detector=detector))
 
 
 @app.command(

@@ -3,6 +3,9 @@
 A model sees a small crop; the photo keeps its detail. ``paste`` and ``paste_change`` add the
 enlarged *difference* of two crops to the photo, ``warp_photo`` moves the photo's own pixels by a
 flow that was found in the crop. Nothing changes outside the mask.
+
+Detail belongs to what it is the detail of: where an edit takes a structure away (the teeth of a
+smile), the photo's detail goes with it, and grain as that of the rest of the face takes its place.
 """
 
 from __future__ import annotations
@@ -22,6 +25,13 @@ BLENDS = ("feather", "poisson")
 MASKS = ("ellipse", "hull", "crop")
 _BROWS, _EYES = slice(17, 27), slice(36, 48)
 _SWEEPS = 40  # of the membrane solver, on every level of its pyramid
+
+# What an edit takes away (``_taken``). Sigma of the neighbourhood in sides of the crop; from which
+# to which share of the face's contrast a change, and of the structure there a loss, begins to count
+# and counts in full.
+_NEAR = 0.03
+_LARGE, _LOST = (0.25, 0.6), (0.4, 0.8)
+_EDGES = 2.5  # standard deviations of the grain; more is an edge
 
 
 def paste(
@@ -45,7 +55,7 @@ def paste(
         mask: See ``face_mask``, or a float32 ``(n, n)`` in [0, 1] over the crop, of any size.
         feather: Width of the mask's soft edge in sides of the crop.
         detail: Add the difference between ``new`` and the face's crop, so that what is finer than
-            the crop survives; if False, replace the photo's pixels.
+            the crop survives but where its structure is gone; if False, replace the photo's pixels.
 
     Returns:
         A new photo; an unedited crop gives the same pixels.
@@ -233,10 +243,78 @@ def _blend(
         mask = (mask > 0.5).astype(np.float32)
         rim = membrane(change, mask > 0)
         change -= rim
-    change = _on(region, face, change) if detail else _on(region, face, change + old) - before
-    change *= _mask_on(region, face, mask, feather)[..., None]
+    over = _mask_on(region, face, mask, feather)[..., None]
+    if detail:
+        change = _on(region, face, change)
+        change += _regrain(region, face, before, old, new, over)
+    else:
+        change = _on(region, face, change + old) - before
+    change *= over
     result[region.rows, region.columns] = np.clip(np.rint(before + change), 0, 255)
     return result
+
+
+def _regrain(
+    region: _Region, face: Face, before: Array, old: Image, new: Image, over: Array
+) -> Array | float:
+    """Return what takes the photo's detail away where its structure goes, and puts grain there.
+
+    Args:
+        region: Where the crop lies.
+        face: The face.
+        before: float32 ``(h, w, 3)``, the region of the photo.
+        old: The crop before the edit.
+        new: The crop after it.
+        over: The mask on the region ``(h, w, 1)``.
+    """
+    taken = _taken(old.astype(np.float32), new.astype(np.float32))
+    if not taken.any():
+        return 0.0
+    weight = _on(region, face, np.repeat(taken[..., None], 3, 2)).clip(0, 1)
+    detail = before - _on(region, face, old.astype(np.float32))
+    return weight * (_grain(detail, (over[..., 0] > 0.5) & (weight[..., 0] < 0.5)) - detail)
+
+
+def _taken(old: Array, new: Array) -> Array:
+    """Return where an edit takes structure away: ``(s, s)``, from 0 to 1.
+
+    A change counts by its size, compared with the contrast of the face, and by how much of the
+    local structure (the gradients) of ``old`` is not found in ``new``: a new colour or light is a
+    large change that leaves the structure.
+    """
+    sigma = _NEAR * len(old)
+
+    def near(values: Array) -> Array:
+        return np.asarray(cv2.GaussianBlur(values.mean(2), (0, 0), sigma), np.float32)
+
+    def step(values: Array, ends: tuple[float, float]) -> Array:
+        t = np.clip((values - ends[0]) / (ends[1] - ends[0]), 0, 1)
+        return t * t * (3 - 2 * t)
+
+    contrast = float(old.std((0, 1)).mean())
+    large = np.sqrt(near(np.square(new - old))) / max(contrast, 1.0)
+    across, down = (
+        [cv2.Sobel(x, cv2.CV_32F, *axis) for x in (old, new)] for axis in ((1, 0), (0, 1))
+    )
+    kept = near(across[0] * across[1] + down[0] * down[1])
+    kept /= np.maximum(near(np.square(across[0]) + np.square(down[0])), 1.0)
+    return step(large, _LARGE) * step(1 - kept, _LOST)
+
+
+def _grain(detail: Array, where: NDArray[np.bool_]) -> Array:
+    """Draw noise with the spectrum and the deviation of ``detail`` ``(h, w, 3)`` at some places.
+
+    Random phases on the spectrum of a picture give its texture (Galerne, Gousseau, Morel, 2011);
+    edges are cut off before.
+    """
+    if not where.any():
+        return np.zeros_like(detail)
+    spread = 1.4826 * np.median(np.abs(detail[where]), axis=0)  # robust standard deviation
+    fine = np.clip(detail, -_EDGES * spread, _EDGES * spread) * where[..., None]
+    phase = np.random.default_rng(0).uniform(0, 2 * np.pi, fine.shape[:2])
+    spectrum = np.fft.fft2(fine, axes=(0, 1)) * np.exp(1j * phase)[..., None]
+    noise = np.fft.ifft2(spectrum, axes=(0, 1)).real
+    return np.asarray(noise / np.maximum(noise.std((0, 1)), 1e-6) * spread, np.float32)
 
 
 def membrane(values: NDArray[Any], inside: NDArray[np.bool_]) -> Array:

@@ -306,9 +306,11 @@ class Training:
                 )
         self.method.load_state_dict({name: tensors[name] for name in known}, strict=False)
         new = [name for name in own if name not in tensors and self._saved(name)]
+        parts = ", ".join(dict.fromkeys(name.partition(".")[0] for name in new))
         if self.parallel.first:
             say(
-                f"Starts from {file}: {len(known)} tensors, {len(new)} new ones, "
+                f"Starts from {file}: {len(known)} tensors, {len(new)} new ones"
+                f"{f' (not in the file: {parts})' if new else ''}, "
                 f"{len(tensors) - len(known)} not used."
             )
 

@@ -45,6 +45,8 @@ def card(name_or_path: str | Path) -> dict[str, Any]:
 def build(card: dict[str, Any]) -> Method:
     """Return the freshly initialised method that a card describes, in evaluation mode.
 
+    It lacks the networks that the card's ``left_out`` names: those that only training needs.
+
     Raises:
         WeightsError: The card does not name a method.
     """
@@ -54,7 +56,12 @@ def build(card: dict[str, Any]) -> Method:
         raise WeightsError("The card does not name a method: these weights are no method's.")
     cls = method_class(card["method"])
     config = config_from(cls.Config, card.get("config", {}))
-    return cls(config, card.get("stage", cls.stages[-1])).eval()
+    method = cls(config, card.get("stage", cls.stages[-1])).eval()
+    for name in card.get("left_out", ()):
+        if name not in dict(method.named_children()):
+            raise WeightsError(f"The card leaves out {name!r}, which {method.name} does not have.")
+        delattr(method, name)
+    return method
 
 
 def load(name_or_path: str | Path) -> Method:

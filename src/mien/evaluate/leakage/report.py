@@ -67,10 +67,15 @@ class LeakageReport:
                 for c in row.values()
             ]
             rows.append([code, *cells])
+        linear = [["linear probe, % (chance)", *self.factors]]
+        for code, row in self.cells.items():
+            linear.append([code, *(_linear(cell) for cell in row.values())])
         parts = [
             f"What each code of {self.encoder} gives away: 0 chance, 1 everything [95 %]; the "
             "better of a linear and a small non-linear probe.\n",
             markdown_table(rows),
+            "By the linear probe alone: balanced accuracy, or R² of numbers.\n",
+            markdown_table(linear),
         ]
         if self.dci:
             names = ("disentanglement", "completeness", "informativeness")
@@ -115,6 +120,13 @@ class LeakageReport:
         write_text(out / "leakage.md", self.markdown())
         if have_matplotlib():
             save(_picture(self), out / "leakage.png")
+
+
+def _linear(cell: dict[str, Any]) -> str:
+    """Return what the linear probe reaches in the factor's own unit, in percent."""
+    chance = cell["chance"]
+    value = 100 * (cell["linear"] * (1 - chance) + chance)
+    return f"{value:.1f} ({100 * chance:.1f})" if chance else f"{value:.1f}"
 
 
 def _picture(report: LeakageReport) -> Any:
