@@ -27,7 +27,7 @@ LEFT_EYE, RIGHT_EYE = slice(36, 42), slice(42, 48)
 OUTER_LIPS, INNER_LIPS = slice(48, 60), slice(60, 68)
 
 _CURVE = 3  # pieces of a curve between two landmarks
-_FINEST = 256  # a larger side is reached by enlarging: distances are smooth
+_FINEST = (64, 256)  # larger sides are reached by enlarging: distances are smooth
 _LIP_LABELS, _SKIN_LABELS, _NO_SHADOW = (7, 9), (1, 6), (2, 3, 4, 5, 10)
 
 
@@ -137,7 +137,7 @@ def region_masks(
     lips = lip_mask(landmarks, shape)
     balls = eyeballs(landmarks, shape)
     brows = brow_mask(landmarks, shape)
-    lids = [soft(depth(_lid_area(landmarks, side), shape), 2 * rim) for side in (0, 1)]
+    lids = [soft(depth(lid_area(landmarks, side), shape), 2 * rim) for side in (0, 1)]
     eyes = torch.maximum(*lids) * (1 - balls) * (1 - brows)
     mouth = soft(depth(curve(landmarks[:, OUTER_LIPS]), shape) + rim / 2, rim)
     face = soft(depth(face_outline(landmarks), shape) - 1.5 * rim, 3 * rim)
@@ -242,7 +242,7 @@ def parsing_masks(labels: Tensor, landmarks: Tensor) -> Tensor:
     def among(names: tuple[int, ...]) -> Tensor:
         return torch.isin(labels, torch.tensor(names).to(labels))[:, None].to(landmarks.dtype)
 
-    area = [soft(depth(_lid_area(landmarks, side), (height, width)), rim) for side in (0, 1)]
+    area = [soft(depth(lid_area(landmarks, side), (height, width)), rim) for side in (0, 1)]
     eyes = torch.maximum(*area) * (1 - among(_NO_SHADOW)) * among(_SKIN_LABELS)
     return torch.cat([among(_LIP_LABELS), eyes, among(_SKIN_LABELS) * (1 - eyes)], 1)
 
@@ -321,8 +321,8 @@ def to_crop_points(points: Tensor, matrices: Tensor) -> Tensor:
     return moved.mT
 
 
-def _lid_area(landmarks: Tensor, side: int) -> Tensor:
-    """Return the polygon around an eye (0 left, 1 right) up to its brow, ``(B, K, 2)``."""
+def lid_area(landmarks: Tensor, side: int) -> Tensor:
+    """Return the polygon ``(B, 9, 2)`` around the left (0) or right (1) eye, up to its brow."""
     frame = face_frame(landmarks)
     unit = frame.unit[:, None]
     out = (-frame.right if side == 0 else frame.right)[:, None] * unit
@@ -357,7 +357,10 @@ def _opponent(images: Tensor) -> Tensor:
 
 def _on_grid(points: Tensor, size: tuple[int, int], closed: bool) -> Tensor:
     """Return distances to a line of points over a picture, coarse where it is large."""
-    share = min(1.0, _FINEST / max(size))
+    longest = max(size)
+    # The inside of a polygon bears it better than a thin line.
+    finest = min(max(longest / 2, _FINEST[0]), _FINEST[1]) if closed else _FINEST[1]
+    share = min(1.0, finest / longest)
     height, width = (max(2, round(side * share)) for side in size)
     y = (torch.arange(height).to(points) + 0.5) * (size[0] / height) - 0.5
     x = (torch.arange(width).to(points) + 0.5) * (size[1] / width) - 0.5
