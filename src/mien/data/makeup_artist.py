@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mien.faces.colours import to_linear, to_srgb
 from mien.faces.face import Array, Image
 from mien.faces.image import check_image
 from mien.faces.regions import (
@@ -213,7 +214,7 @@ def paint(
         )
     size = (images.shape[-2], images.shape[-1])
     frame = face_frame(landmarks)
-    light = _linear(images)
+    light = to_linear(images)
     lit = _illumination(light, landmarks)
     covers = {name: torch.zeros_like(images[:, :1]) for name in REGIONS}
     if "skin" in regions:
@@ -223,7 +224,7 @@ def paint(
     if "lips" in regions:
         light, covers["lips"] = _paint_lips(light, landmarks, frame, lit, parameters, size)
     cover = torch.cat([covers[name] for name in REGIONS], 1)
-    painted = torch.where(cover.amax(1, keepdim=True) > 0, _srgb(light), images)
+    painted = torch.where(cover.amax(1, keepdim=True) > 0, to_srgb(light), images)
     return painted, cover
 
 
@@ -413,22 +414,9 @@ def _luminance(light: Tensor) -> Tensor:
     return (light * weights).sum(1, keepdim=True).clamp_min(1e-4)
 
 
-def _linear(images: Tensor) -> Tensor:
-    """Take sRGB in [-1, 1] to linear light in [0, 1]."""
-    x = (images.clamp(-1, 1) + 1) / 2
-    return torch.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4)
-
-
-def _srgb(light: Tensor) -> Tensor:
-    """Take linear light to sRGB in [-1, 1], what is too bright clipped."""
-    x = light.clamp(0, 1)
-    x = torch.where(x <= 0.0031308, 12.92 * x, 1.055 * x.clamp_min(1e-6) ** (1 / 2.4) - 0.055)
-    return x * 2 - 1
-
-
 def _linear_colour(colour: Tensor) -> Tensor:
     """Take sRGB colours ``(B, 3)`` in [0, 1] to linear light ``(B, 3, 1, 1)``."""
-    return _linear(colour[:, :, None, None] * 2 - 1)
+    return to_linear(colour[:, :, None, None] * 2 - 1)
 
 
 def _hsv(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
