@@ -168,10 +168,13 @@ class PairedCycleGAN(Method):
 
     def sampler(self, caches: list[Any], batch_size: int, seed: int, rank: int) -> Sampler:
         """Draw bare faces, references and W(x, y) (``mien.data.makeup_pairs``)."""
-        settings: MakeupPairSettings = config_from(MakeupPairSettings, self.config.pairs)
-        return MakeupPairSampler(
-            caches, settings, batch_size, seed, rank, self.config.size, self.config.regions
-        )
+        c = self.config
+        for key in ("regions", "size"):
+            if key in c.pairs:
+                raise ConfigError(f"{key} is a setting of the method, not of its pairs.")
+        values = {**c.pairs, "regions": c.regions, "size": c.size}
+        settings: MakeupPairSettings = config_from(MakeupPairSettings, values)
+        return MakeupPairSampler(caches, settings, batch_size, seed, rank)
 
     def optimisers(self, learning_rate: float) -> dict[str, optim.Optimizer]:
         """Adam (0.5, 0.999), as CycleGAN's, for all G and F and for all D."""
@@ -226,8 +229,8 @@ class PairedCycleGAN(Method):
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Return G(x, y), F(y) and what G and F minimise, by the paper's names and as ``loss``."""
         c, nets = self.config, self.nets(region)
-        x, y = batch[f"{region}_x"], batch[f"{region}_y"]
-        x_mask, y_mask = batch[f"{region}_x_mask"], batch[f"{region}_y_mask"]
+        x, y = batch[f"{region}_bare"], batch[f"{region}_reference"]
+        x_mask, y_mask = batch[f"{region}_bare_mask"], batch[f"{region}_reference_mask"]
         applied = nets.apply_to(x, y, x_mask, y_mask)
         # F(y) and F(G(x, y)) in one pass, as nothing in it looks across a batch
         removed, back = nets.remove_from(
@@ -251,8 +254,10 @@ class PairedCycleGAN(Method):
             total = total + c.style_discriminator * weight * losses["P"]
         if c.supervised:
             losses["exact"] = masked_l1(
-                applied, batch[f"{region}_target"], x_mask, batch["exact"]
-            ) + masked_l1(removed, batch[f"{region}_bare"], y_mask, batch["exact"])
+                applied, batch[f"{region}_target"], x_mask, batch[f"{region}_known"]
+            ) + masked_l1(
+                removed, batch[f"{region}_removed"], y_mask, batch[f"{region}_known_bare"]
+            )
             total = total + c.supervised * losses["exact"]
         if c.unchanged:
             kept = (nets.remove_from(x, x_mask) - x).abs().mean()
@@ -263,7 +268,7 @@ class PairedCycleGAN(Method):
             share = c.region_weights[REGIONS.index(region)]
             total = total + c.histogram * share * losses["histogram"]
         if c.pseudo:
-            losses["pseudo"] = masked_l1(applied, batch[f"{region}_w"], x_mask)
+            losses["pseudo"] = masked_l1(applied, batch[f"{region}_warped"], x_mask)
             total = total + c.pseudo * losses["pseudo"]
         return applied, removed, losses | {"loss": total}
 
@@ -272,12 +277,12 @@ class PairedCycleGAN(Method):
     ) -> Tensor:
         """Return what D_X, D_Y and D_S minimise, of G(x, y) and F(y) without gradients."""
         c, nets = self.config, self.nets(region)
-        x, y = batch[f"{region}_x"], batch[f"{region}_y"]
+        x, y = batch[f"{region}_bare"], batch[f"{region}_reference"]
         shown = [(nets.d_y, y, applied), (nets.d_x, x, removed)]
         if c.style_discriminator:
-            same = batch[f"{region}_w"]
+            same = batch[f"{region}_warped"]
             if c.style_pairs == "exact":
-                exact = batch["exact"][:, None, None, None] > 0
+                exact = batch[f"{region}_known"][:, None, None, None] > 0
                 same = torch.where(exact, batch[f"{region}_target"], same)
             real, fake = torch.cat([y, same], 1), torch.cat([y, applied], 1)
             shown.append((nets.d_s, real, fake))
@@ -302,14 +307,14 @@ class PairedCycleGAN(Method):
         rows = []
         for name in self.config.regions:
             part = {k: v[:16] for k, v in batch.items() if k.startswith(f"{name}_")}
-            x, y = part[f"{name}_x"], part[f"{name}_y"]
-            x_mask, y_mask = part[f"{name}_x_mask"], part[f"{name}_y_mask"]
+            x, y = part[f"{name}_bare"], part[f"{name}_reference"]
+            x_mask, y_mask = part[f"{name}_bare_mask"], part[f"{name}_reference_mask"]
             nets = self.nets(name)
             applied = nets.apply_to(x, y, x_mask, y_mask)
             removed, back = nets.remove_from(
                 torch.cat([y, applied]), torch.cat([y_mask, x_mask])
             ).chunk(2)
-            rows += [x, y, part[f"{name}_w"], applied, part[f"{name}_target"], removed, back]
+            rows += [x, y, part[f"{name}_warped"], applied, part[f"{name}_target"], removed, back]
         self.train(training)
         return picture_grid([row.float() for row in rows])
 

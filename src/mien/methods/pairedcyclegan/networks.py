@@ -7,6 +7,8 @@ patch discriminators of ``mien.nets.adversarial``. ``width`` is w.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -14,6 +16,7 @@ from torch.nn import functional as F
 from mien.nets.adversarial import PatchDiscriminator
 
 PADDINGS = ("reflect", "zeros")
+_EPSILON = 1e-5
 
 
 class _Dilated(nn.Module):
@@ -100,7 +103,10 @@ def _conv3(cin: int, cout: int, padding: str, dilation: int = 1) -> nn.Conv2d:
 
 
 class _Norm(nn.Module):
-    """Instance normalisation, written so that it is fast in the memory layout of convolutions."""
+    """Instance normalisation with a scale and a shift a channel.
+
+    The library's copies maps that lie channels last into another layout and back.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -108,8 +114,31 @@ class _Norm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.float()
-        mean = x.mean((2, 3), keepdim=True)
-        variance = x.square().mean((2, 3), keepdim=True) - mean.square()
-        scale = self.weight[:, None, None] * (variance.clamp_min(0) + 1e-5).rsqrt()
-        return torch.addcmul(self.bias[:, None, None] - mean * scale, x, scale)
+        y: Tensor = _InstanceNorm.apply(x, self.weight, self.bias)  # type: ignore[no-untyped-call]
+        return y
+
+
+class _InstanceNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        mean = x.mean((2, 3), keepdim=True, dtype=torch.float32)
+        squares = x.square().mean((2, 3), keepdim=True, dtype=torch.float32)
+        rate = ((squares - mean.square()).clamp_min(0) + _EPSILON).rsqrt()
+        scale = weight[:, None, None] * rate
+        ctx.save_for_backward(x, weight, mean, rate)
+        return torch.addcmul(bias[:, None, None] - mean * scale, x, scale).to(x.dtype)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, weight, mean, rate = ctx.saved_tensors
+        places = x.shape[2] * x.shape[3]
+        total = dy.sum((2, 3), keepdim=True, dtype=torch.float32)
+        along = (dy * x).sum((2, 3), keepdim=True, dtype=torch.float32)
+        along = rate * (along - mean * total)  # dy · x̂
+        # dx = γ σ⁻¹ (dy - mean(dy) - x̂ mean(dy · x̂)) = a dy + b x + c
+        a = weight[:, None, None] * rate
+        b = -a * rate * along / places
+        c = -a * total / places - b * mean
+        dx = torch.addcmul(torch.addcmul(c, x, b), dy, a).to(x.dtype)
+        return dx, along.sum((0, 2, 3)), total.sum((0, 2, 3))
