@@ -164,6 +164,11 @@ class PairedCycleGAN(Method):
         self.region = nn.ModuleDict({name: RegionNetworks(config) for name in config.regions})
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
+    @property
+    def photo_crop(self) -> tuple[str, int]:
+        """The whole face with its forehead, fine enough for the masks' rims."""
+        return "ffhq", 8 * self.config.size
+
     # Training ------------------------------------------------------------------------------------
 
     def sampler(self, caches: list[Any], batch_size: int, seed: int, rank: int) -> Sampler:
