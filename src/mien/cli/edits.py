@@ -53,7 +53,7 @@ def demo(
         "mien edit neutralise me.jpg --out calm.png",
         "mien edit expression me.jpg --driver friend.jpg --strength 0.7 --out edited/",
         "mien edit frontalise photos/ --face largest --out edited/",
-        "mien edit apply-makeup me.jpg --driver look.jpg --region skin=0.3 -w pairedcyclegan -o new.png",
+        "mien edit apply-makeup me.jpg --driver look.jpg --region skin=0.3 -w WEIGHTS -o new.png",
     )
 )
 def edit(

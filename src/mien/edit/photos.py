@@ -231,7 +231,8 @@ def edit(
 
     Args:
         task: ``neutralise``, ``frontalise``, ``expression``, ``pose``, ``identity``,
-            ``attributes``, ``mean-face``, ``apply-makeup`` or ``remove-makeup``, as the weights can (``mien.edit.tasks``).
+            ``attributes``, ``mean-face``, ``apply-makeup`` or ``remove-makeup``, as the weights can
+            (``mien.edit.tasks``).
         photos: One or more of: path of a picture, folder of pictures, uint8 ``(H, W, 3)`` RGB.
         driver: The photo whose expression, pose or identity is put on, for the tasks that need it.
         out: File (``.png``, ``.jpg``, ``.webp``) for one photo, else a folder. Every file says that

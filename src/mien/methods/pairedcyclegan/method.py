@@ -17,7 +17,8 @@ Deviations and additions; those off by default are not the paper's:
 - ``fold``: squares of 2x2 pixels as channels: the same view, a quarter of the work.
 - ``stem_norm``: off: instance normalisation in the first layer would hide the colour of a picture
   as a whole, that is the make-up; one re-implementation has it, another has not.
-- ``masked``: the residual counts inside the region's soft mask alone, in training as in use.
+- ``masked``: the residual counts inside the region's soft mask alone, in training as in use, and
+  D_X, D_Y and D_S see nothing else: a skin with make-up is no proof of lips without.
 - ``guide``: the networks are shown the mask, and the mean colour inside it as a constant picture.
 - ``supervised``: L1 to the exact result, which is known where a make-up artist of this project
   painted both faces (``mien.data.makeup_artist``); for F to the face below the paint.
@@ -105,6 +106,10 @@ class RegionNetworks(nn.Module):
     def discriminators(self) -> list[nn.Module]:
         """Return D_X, D_Y and D_S."""
         return [self.d_x, self.d_y, self.d_s]
+
+    def judged(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Return what D_X, D_Y and D_S see of a picture."""
+        return x * mask if self.masked else x
 
     def _shown(self, x: Tensor, mask: Tensor) -> Tensor:
         if not self.guide:
@@ -244,9 +249,10 @@ class PairedCycleGAN(Method):
         swapped = nets.apply_to(removed, applied, y_mask, x_mask)
 
         weight = self.adversarial_weight()
+        shown = nets.judged(applied, x_mask)
         losses = {
-            "G": generator_loss(nets.d_y(applied).float(), c.gan),
-            "F": generator_loss(nets.d_x(removed).float(), c.gan),
+            "G": generator_loss(nets.d_y(shown).float(), c.gan),
+            "F": generator_loss(nets.d_x(nets.judged(removed, y_mask)).float(), c.gan),
             "I": l_i(back, x),
             "S": l_s(swapped, y),
             "R": l_r(applied, x),
@@ -254,7 +260,7 @@ class PairedCycleGAN(Method):
         total = weight * (losses["G"] + losses["F"])
         total = total + c.identity * losses["I"] + c.style * losses["S"] + c.residual * losses["R"]
         if c.style_discriminator:
-            pair = torch.cat([y, applied], 1)
+            pair = torch.cat([nets.judged(y, y_mask), shown], 1)
             losses["P"] = generator_loss(nets.d_s(pair).float(), c.gan)
             total = total + c.style_discriminator * weight * losses["P"]
         if c.supervised:
@@ -282,13 +288,20 @@ class PairedCycleGAN(Method):
     ) -> Tensor:
         """Return what D_X, D_Y and D_S minimise, of G(x, y) and F(y) without gradients."""
         c, nets = self.config, self.nets(region)
-        x, y = batch[f"{region}_bare"], batch[f"{region}_reference"]
-        shown = [(nets.d_y, y, applied), (nets.d_x, x, removed)]
+        x_mask, y_mask = batch[f"{region}_bare_mask"], batch[f"{region}_reference_mask"]
+        x = nets.judged(batch[f"{region}_bare"], x_mask)
+        y = nets.judged(batch[f"{region}_reference"], y_mask)
+        applied, removed = nets.judged(applied, x_mask), nets.judged(removed, y_mask)
+        shown: list[tuple[nn.Module, Tensor, Tensor]] = [
+            (nets.d_y, y, applied),
+            (nets.d_x, x, removed),
+        ]
         if c.style_discriminator:
             same = batch[f"{region}_warped"]
             if c.style_pairs == "exact":
                 exact = batch[f"{region}_known"][:, None, None, None] > 0
                 same = torch.where(exact, batch[f"{region}_target"], same)
+            same = nets.judged(same, x_mask)
             real, fake = torch.cat([y, same], 1), torch.cat([y, applied], 1)
             shown.append((nets.d_s, real, fake))
             if c.mismatched:  # half of what is not the same
@@ -343,12 +356,16 @@ class PairedCycleGAN(Method):
         """
         points = _points(images, landmarks)
         matrices = crop_matrices(points, self.config.size)
+        masks = region_masks(points, (images.shape[-2], images.shape[-1]), images)
         codes: dict[str, list[Tensor]] = {}
         for k, crop in enumerate(CROPS):
             region = _OF_CROP[crop]
             if region in self.config.regions:
-                part = cut(images, matrices[:, k], self.config.size)
-                codes.setdefault(region, []).append(self.nets(region).d_s.embed(part))
+                mask = masks[:, REGIONS.index(region)][:, None]
+                part = cut(torch.cat([images, mask], 1), matrices[:, k], self.config.size)
+                nets = self.nets(region)
+                seen = nets.judged(part[:, :3], part[:, 3:])
+                codes.setdefault(region, []).append(nets.d_s.embed(seen))
         return {region: torch.stack(parts).mean(0) for region, parts in codes.items()}
 
     # Edits ---------------------------------------------------------------------------------------

@@ -69,6 +69,10 @@ class Generator(nn.Module):
         # Against the grid that dilated convolutions leave.
         self.smooth = nn.Sequential(_conv3(body, body, padding, 2), _Norm(body), nn.ReLU())
         self.out = _conv3(body, 3 * fold**2, padding)
+        if fold > 1:  # pixels of a place start alike, so that there is no pattern to unlearn
+            first = self.out.weight.data[:: fold**2] / fold
+            self.out.weight.data.copy_(first.repeat_interleave(fold**2, 0))
+            self.out.bias.data.zero_()  # type: ignore[union-attr]
 
     def forward(self, *pictures: Tensor) -> Tensor:
         """``(B, channels, S, S)`` each → ``(B, 3, S, S)``, float32."""
