@@ -157,7 +157,7 @@ def mine_makeup(
 
 
 def _scores(cache: FaceCache) -> NDArray[np.float64]:
-    """Return the scores of all faces; NaN for grey ones, those turned aside or without landmarks."""
+    """Return the scores of all faces; NaN if grey, turned aside or without landmarks."""
     from tqdm import tqdm
 
     usable = np.isfinite(cache.landmarks).all((1, 2))
