@@ -26,7 +26,7 @@ LEFT_BROW, RIGHT_BROW = slice(17, 22), slice(22, 27)
 LEFT_EYE, RIGHT_EYE = slice(36, 42), slice(42, 48)
 OUTER_LIPS, INNER_LIPS = slice(48, 60), slice(60, 68)
 
-_CURVE = 3  # pieces of a curve between two landmarks
+_CURVE = 2  # pieces of a curve between two landmarks
 _FINEST = (64, 256)  # larger sides are reached by enlarging: distances are smooth
 _LIP_LABELS, _SKIN_LABELS, _NO_SHADOW = (7, 9), (1, 6), (2, 3, 4, 5, 10)
 
@@ -70,7 +70,7 @@ def curve(points: Tensor, closed: bool = True) -> Tensor:
         closed: Whether the last point leads back to the first one.
 
     Returns:
-        ``(B, 3K, 2)``, or ``(B, 3K - 2, 2)`` if it is open.
+        ``(B, 2K, 2)``, or ``(B, 2K - 1, 2)`` if it is open.
     """
     if closed:
         around = torch.cat([points[:, -1:], points, points[:, :2]], 1)
