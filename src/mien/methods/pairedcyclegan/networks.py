@@ -30,8 +30,9 @@ class _Dilated(nn.Module):
         self.norm2 = _Norm(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.relu(self.norm1(self.conv1(x)))
-        return x + self.norm2(self.conv2(y))
+        y: Tensor = F.relu(self.norm1(self.conv1(x)))
+        y = x + self.norm2(self.conv2(y))
+        return y
 
 
 class Generator(nn.Module):
@@ -78,7 +79,7 @@ class Generator(nn.Module):
         """``(B, channels, S, S)`` each → ``(B, 3, S, S)``, float32."""
         folded = (F.pixel_unshuffle(p, self.fold) if self.fold > 1 else p for p in pictures)
         maps = [stem(p) for stem, p in zip(self.stems, folded, strict=True)]
-        y = self.out(self.smooth(self.blocks(torch.cat(maps, 1)))).float()
+        y: Tensor = self.out(self.smooth(self.blocks(torch.cat(maps, 1)))).float()
         if self.fold > 1:
             y = F.pixel_shuffle(y, self.fold)
         return y.tanh()
@@ -98,12 +99,12 @@ class StyleDiscriminator(PatchDiscriminator):
 
 def _stem(cin: int, cout: int, fold: int, norm: bool, padding: str) -> nn.Sequential:
     kernel = 7 if fold == 1 else 3  # of folded places: 6 pixels or more
-    conv = nn.Conv2d(cin, cout, kernel, 1, kernel // 2, padding_mode=padding)
+    conv = nn.Conv2d(cin, cout, kernel, 1, kernel // 2, padding_mode=padding)  # type: ignore[arg-type]
     return nn.Sequential(conv, *([_Norm(cout)] if norm else []), nn.ReLU())
 
 
 def _conv3(cin: int, cout: int, padding: str, dilation: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(cin, cout, 3, 1, dilation, dilation, padding_mode=padding)
+    return nn.Conv2d(cin, cout, 3, 1, dilation, dilation, padding_mode=padding)  # type: ignore[arg-type]
 
 
 class _Norm(nn.Module):
