@@ -37,6 +37,7 @@ _COLUMNS = {
     "neutralise": "Neutral",
     "frontalise": "Frontal",
     "mean-face": "Identity taken out",
+    "remove-makeup": "Make-up taken off",
 }
 _MATRICES = {
     "expression": (
@@ -48,6 +49,10 @@ _MATRICES = {
         "Poses exchanged",
         "Each row keeps its person and takes the head pose of the face above the column, drawn "
         "anew from the two codes: blurred, because it shows what the codes hold.",
+    ),
+    "apply-makeup": (
+        "Make-up exchanged",
+        "Each row keeps its face and takes the make-up of the face above the column.",
     ),
     "identity": (
         "Identities exchanged",
@@ -186,9 +191,9 @@ class _Page:
 
     def can(self, task: str, notes: list[str]) -> bool:
         """Tell whether the weights can do a task of the method; note on the page why not."""
-        crop = [self.portraits[0].face.crop]
+        face = [self.portraits[0].face]
         try:
-            self.editor.generate(task, crop, crop if TASKS[task].driver else None)
+            self.editor.generate(task, face, face if TASKS[task].driver else None)
         except WeightsError as error:  # e.g. the first stage of two
             notes.append(escape(f"{task}: {error}"))
             return False
@@ -333,8 +338,8 @@ class _Page:
     def _edits(
         self, task: str, portraits: list[Portrait], drivers: list[Portrait] | None = None
     ) -> list[Image]:
-        guides = None if drivers is None else [p.face.crop for p in drivers]
-        changes = self.editor.generate(task, [p.face.crop for p in portraits], guides)
+        guides = None if drivers is None else [p.face for p in drivers]
+        changes = self.editor.generate(task, [p.face for p in portraits], guides)
         return [c.carry(p.image, p.face) for c, p in zip(changes, portraits, strict=True)]
 
     def _small(self, image: Image, name: str) -> str:

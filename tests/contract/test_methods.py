@@ -26,6 +26,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "ipgan": {"width": 4, "identity_dim": 16, "attribute_dim": 8, "identities": 8},
     "derl": {"width": 4, "local_width": 8, "expressions": ("happy|surprise", "neutral")},
     "landmarks": {"width": 4},
+    "pairedcyclegan": {"width": 4, "discriminator_width": 4, "blocks": 2, "size": 16},
     "pcl": {"width": 4, "pose_images": 1, "negatives": 3},
     "simclr": {"width": 4},
     "moco": {"width": 4, "queue": 8},

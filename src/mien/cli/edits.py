@@ -11,6 +11,7 @@ import typer
 
 from mien.cli.root import Detector, WeightsFile, app, examples
 from mien.edit.tasks import TASKS
+from mien.files.errors import ConfigError
 
 Weights = Annotated[
     str, typer.Option("--weights", "-w", help="Shipped name or .safetensors file (mien weights).")
@@ -52,6 +53,7 @@ def demo(
         "mien edit neutralise me.jpg --out calm.png",
         "mien edit expression me.jpg --driver friend.jpg --strength 0.7 --out edited/",
         "mien edit frontalise photos/ --face largest --out edited/",
+        "mien edit apply-makeup me.jpg --driver look.jpg --region skin=0.3 -w WEIGHTS -o new.png",
     )
 )
 def edit(
@@ -72,6 +74,10 @@ def edit(
     driver_face: Annotated[str, typer.Option(help="Which face of the driver.")] = "only",
     weights: Weights = "facecycle",
     detector: Detector = "dlib",
+    region: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=STRENGTH, for make-up: lips, eyes or skin; as often as you like."),
+    ] = None,
 ) -> None:
     """Edit the faces of photos. Every picture written says that it was edited."""
     from mien.edit.photos import edit_each as run
@@ -86,8 +92,21 @@ def edit(
         face=face,
         driver_face=driver_face,
         detector=detector,
+        regions=_strengths(region or []),
     ):
         print(edited.path)
+
+
+def _strengths(pairs: list[str]) -> dict[str, float]:
+    """Read NAME=STRENGTH."""
+    found: dict[str, float] = {}
+    for pair in pairs:
+        name, _, value = pair.partition("=")
+        try:
+            found[name] = float(value)
+        except ValueError:
+            raise ConfigError(f"--region is NAME=STRENGTH, such as lips=0.5, not {pair}.") from None
+    return found
 
 
 @app.command(

@@ -153,3 +153,27 @@ def train(
     )
     if not dry_run:
         print(folder)
+
+
+@app.command(
+    "mine-makeup",
+    epilog=examples(
+        "mien mine-makeup TABLE --out TABLE-makeup",
+        "mien mine-makeup TABLE --made-up 0.03 --out TABLE-makeup",
+    ),
+)
+def mine_makeup(
+    table: Annotated[Path, typer.Argument(help="Table of faces with landmarks.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the new table.")],
+    made_up: Annotated[float, typer.Option(help="Share of faces called made up.")] = 0.05,
+    bare: Annotated[float, typer.Option(help="Share of faces called bare.")] = 0.3,
+) -> None:
+    """Guess who wears make-up from the colours of lips and lids; writes sheets to look at."""
+    from mien.data.makeup_mining import MiningSettings
+    from mien.data.makeup_mining import mine_makeup as run
+
+    counts = run(table, out, MiningSettings(made_up, bare))
+    print(
+        f"{counts['made_up']} faces made up, {counts['bare']} bare, {counts['open']} left open; "
+        f"look at {out}/made_up.jpg and bare.jpg"
+    )

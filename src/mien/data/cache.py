@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _LABELS = (
     *("dataset", "person", "clip", "expression", "yaw", "pitch", "roll"),
-    *("action_units", "landmarks", "split"),
+    *("action_units", "makeup", "landmarks", "split"),
 )
 _BLOCK = 1024
 
@@ -41,6 +41,7 @@ class FaceCache:
         pose: float32 ``(N, 3)``, yaw, pitch, roll in degrees; NaN where unknown.
         action_units: float32 ``(N, 23)`` in the order of ``mien.data.facs.UNITS``; 0 where none is
             told.
+        makeup: int8 ``(N,)``, 1 with make-up, 0 bare, -1 where it is not told.
         dataset: ``(N,)`` strings.
         person: int64 ``(N,)``, equal for pictures of one person of one data set; -1 unknown.
         clip: int64 ``(N,)``, equal for pictures of one clip; -1 where there is none.
@@ -153,6 +154,8 @@ class FaceCache:
         self.action_units: Array = np.array(
             [[row.get(unit, 0.0) for unit in UNITS] for row in told], np.float32
         )
+        worn = [-1 if told is None else int(told) for told in columns["makeup"]]
+        self.makeup: NDArray[np.int8] = np.array(worn, np.int8)
         # Stored in pixels of the stored crop; pixel centres are integers.
         scale = self.size / float(self.info["size"])
         unknown = [np.nan] * 136

@@ -47,3 +47,39 @@ def warp(x: Tensor, flow: Tensor) -> Tensor:
 def inverse_flow(flow: Tensor) -> Tensor:
     """Return one fixed-point step of the inverse of ``flow``: minus the flow, sampled by itself."""
     return -warp(flow, flow).clamp(-1, 1)
+
+
+def spline_flow(target: Tensor, source: Tensor, size: int, coarse: int = 32) -> Tensor:
+    """Return the flow by which a picture with points ``target`` samples one with ``source``.
+
+    A thin-plate spline through the points, the smoothest map that takes each to its partner, with
+    a little ridge for points that coincide.
+
+    Args:
+        target: ``(B, P, 2)`` in pixels.
+        source: ``(B, P, 2)`` in pixels.
+        size: Side of both pictures in pixels.
+        coarse: Side of the flow; it is smooth.
+
+    Returns:
+        ``(B, 2, coarse, coarse)``.
+    """
+    a, b = (points * (2 / (size - 1)) - 1 for points in (target, source))
+    count = a.shape[1]
+    plane = torch.cat([torch.ones_like(a[..., :1]), a], -1)  # (B, P, 3)
+    matrix = a.new_zeros(len(a), count + 3, count + 3)
+    matrix[:, :count, :count] = _plate(a, a) + 1e-4 * torch.eye(count).to(a)
+    matrix[:, :count, count:], matrix[:, count:, :count] = plane, plane.mT
+    aim = torch.cat([b - a, a.new_zeros(len(a), 3, 2)], 1)
+    weight = torch.linalg.solve(matrix, aim)
+    grid = base_grid(coarse, coarse, a).flatten(2).mT.expand(len(a), -1, -1)
+    moved = _plate(grid, a) @ weight[:, :count] + weight[:, count, None]
+    moved = moved + grid @ weight[:, count + 1 :]
+    flow: Tensor = moved.mT.reshape(len(a), 2, coarse, coarse)
+    return flow
+
+
+def _plate(a: Tensor, b: Tensor) -> Tensor:
+    """Return ``r² log r`` of all distances between ``(B, N, 2)`` and ``(B, P, 2)``."""
+    square = (a[:, :, None] - b[:, None]).square().sum(-1)
+    return 0.5 * square * square.clamp_min(1e-12).log()

@@ -86,7 +86,7 @@ def embed(
     plain = [f for f in folders if not (f / "table.json").is_file()]
     files = photo_files(plain) if plain or not tables else []
 
-    editor = Editor(weights, detector, finder)
+    editor = Editor(weights, detector, finder, "tight")
     skipped: dict[str, str] = {}
     rows: list[dict[str, Any]] = []
     crops: list[Image] = []

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -16,6 +16,7 @@ from mien import weights as shelf
 from mien.data.warp import warp
 from mien.edit.sources import photo_files
 from mien.edit.tasks import Task, find_task
+from mien.faces.align import invert, transform_points
 from mien.faces.face import Array, Face, Image
 from mien.faces.find import Finder, choose
 from mien.faces.image import IMAGE_SUFFIXES, check_image, encode_image, read_image
@@ -61,6 +62,7 @@ class Editor:
         weights: Shipped name, ``.safetensors`` file, or a method in memory.
         detector: Face detector (``mien.faces.detectors``).
         finder: Replaces the finder that ``detector`` names.
+        crop: Named crop of the faces; that which the method wants of photos if empty.
 
     Attributes:
         method: The method, in evaluation mode.
@@ -78,6 +80,7 @@ class Editor:
         weights: str | Path | Method = "facecycle",
         detector: str = "dlib",
         finder: Finder | None = None,
+        crop: str = "",
     ) -> None:
         if isinstance(weights, torch.nn.Module):
             self.method, self.name, self.sha256 = weights.eval(), weights.name, ""
@@ -85,8 +88,8 @@ class Editor:
             self.method = shelf.load(weights)
             self.name = Path(weights).stem
             self.sha256 = str(shelf.card(weights)["sha256"])
-        self.size = int(getattr(self.method.config, "size", 64))
-        self.finder = finder or Finder(detector, "tight", self.size)
+        wanted, self.size = self.method.photo_crop
+        self.finder = finder or Finder(detector, crop or wanted, self.size)
 
     def find(self, photo: Image, source: str = "") -> list[Face]:
         """Return the faces of a photo, the largest first."""
@@ -103,6 +106,7 @@ class Editor:
         faces: Sequence[Face],
         driver: Face | None = None,
         strength: float = 1.0,
+        regions: Mapping[str, float] | None = None,
     ) -> Image:
         """Edit faces of a photo.
 
@@ -112,6 +116,7 @@ class Editor:
             faces: Of this photo, as ``find`` returns them.
             driver: The face that says how, for tasks that need one.
             strength: From 0 (the photo unchanged, bit for bit) to 1.
+            regions: Strength by region of the face, for make-up.
 
         Returns:
             The edited photo, a new array.
@@ -125,8 +130,8 @@ class Editor:
         image = photo.copy()
         if strength == 0 or not faces:
             return image
-        drivers = None if driver is None else [driver.crop] * len(faces)
-        changes = self.generate(task, [face.crop for face in faces], drivers, strength)
+        drivers = None if driver is None else [driver] * len(faces)
+        changes = self.generate(task, faces, drivers, strength, regions)
         for face, change in zip(faces, changes, strict=True):
             image = change.carry(image, face)
         return image
@@ -135,25 +140,36 @@ class Editor:
     def generate(
         self,
         task: str,
-        crops: Sequence[Image],
-        drivers: Sequence[Image] | None = None,
+        faces: Sequence[Face],
+        drivers: Sequence[Face] | None = None,
         strength: float = 1.0,
+        regions: Mapping[str, float] | None = None,
     ) -> list[Change]:
-        """Edit crops in one batch.
+        """Edit the crops of faces in one batch.
 
         Args:
             task: Name of a task.
-            crops: uint8 ``(s, s, 3)`` each.
-            drivers: One a crop, for tasks that need them.
+            faces: What is edited.
+            drivers: One a face, for tasks that need them.
             strength: From 0 to 1.
+            regions: Strength by region of the face, for make-up.
 
         Raises:
             ConfigError: As for ``apply``.
         """
         found = check_task(task, self.method, drivers is not None, strength)
-        images = crops_to_tensor(crops, self.size)
-        inputs = [images] if drivers is None else [images, crops_to_tensor(drivers, self.size)]
-        edit = getattr(self.method, found.function)(*inputs, strength=strength)
+        if regions and not found.landmarks:
+            raise ConfigError(f"{task} has no regions; leave them out.")
+        images = crops_to_tensor([face.crop for face in faces], self.size)
+        inputs = [images]
+        options: dict[str, Any] = {}
+        if drivers is not None:
+            inputs.append(crops_to_tensor([face.crop for face in drivers], self.size))
+        if found.landmarks:
+            options = {"landmarks": _points(faces, self.size), "regions": regions}
+            if drivers is not None:
+                options["driver_landmarks"] = _points(drivers, self.size)
+        edit = getattr(self.method, found.function)(*inputs, strength=strength, **options)
         flows: list[Array | None] = [None] * len(images)
         if edit.flow is not None:
             flow = edit.flow.float()
@@ -209,12 +225,14 @@ def edit(
     driver_face: str | int = "only",
     detector: str = "dlib",
     finder: Finder | None = None,
+    regions: Mapping[str, float] | None = None,
 ) -> list[Edited]:
     """Edit whole photos.
 
     Args:
-        task: ``neutralise``, ``frontalise``, ``expression``, ``pose``, ``identity``, ``attributes``
-            or ``mean-face``, as the weights can (``mien.edit.tasks``).
+        task: ``neutralise``, ``frontalise``, ``expression``, ``pose``, ``identity``,
+            ``attributes``, ``mean-face``, ``apply-makeup`` or ``remove-makeup``, as the weights can
+            (``mien.edit.tasks``).
         photos: One or more of: path of a picture, folder of pictures, uint8 ``(H, W, 3)`` RGB.
         driver: The photo whose expression, pose or identity is put on, for the tasks that need it.
         out: File (``.png``, ``.jpg``, ``.webp``) for one photo, else a folder. Every file says that
@@ -226,6 +244,7 @@ def edit(
         driver_face: The same for the driver, without ``all``.
         detector: Face detector; ``crop`` for pictures that are face crops already.
         finder: Replaces the finder that ``detector`` names.
+        regions: Strength by region (``lips``, ``eyes``, ``skin``), for make-up.
 
     Returns:
         One edited photo each.
@@ -250,6 +269,7 @@ def edit(
             driver_face=driver_face,
             detector=detector,
             finder=finder,
+            regions=regions,
         )
     )
 
@@ -266,6 +286,7 @@ def edit_each(
     driver_face: str | int = "only",
     detector: str = "dlib",
     finder: Finder | None = None,
+    regions: Mapping[str, float] | None = None,
 ) -> Iterator[Edited]:
     """Edit whole photos as ``edit`` does, one at a time, so that memory does not grow."""
     editor = Editor(weights, detector, finder)
@@ -285,7 +306,7 @@ def edit_each(
             chosen = (
                 faces if face == "all" and faces else [choose(faces, face, name, picture.shape)]
             )
-            image = editor.apply(task, picture, chosen, guide, strength)
+            image = editor.apply(task, picture, chosen, guide, strength, regions)
             if target is not None:
                 write_edited(target, image, record, data)
         except MienError as error:
@@ -359,6 +380,15 @@ def _targets(sources: Sequence[Path | Image], out: Path, task: str) -> list[Path
         if target.resolve() in originals:
             raise ConfigError(f"{target} is one of the photos; choose another --out to keep it.")
     return targets
+
+
+def _points(faces: Sequence[Face], size: int) -> Tensor:
+    """Return landmarks ``(B, 68, 2)`` in pixels of the crops at ``size``."""
+    found = [
+        (transform_points(f.landmarks, invert(f.to_photo)) + 0.5) * (size / len(f.crop)) - 0.5
+        for f in faces
+    ]
+    return torch.from_numpy(np.stack(found).astype(np.float32))
 
 
 def crops_to_tensor(crops: Sequence[Image], size: int) -> Tensor:

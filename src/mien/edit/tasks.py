@@ -20,12 +20,15 @@ class Task:
         function: Name of the method's function that does it.
         driver: Whether a second face (the driver) says how.
         summary: What happens to the face, in plain words.
+        landmarks: Whether the function takes landmarks, ``landmarks`` and with a driver
+            ``driver_landmarks``.
     """
 
     name: str
     function: str
     driver: bool
     summary: str
+    landmarks: bool = False
 
 
 TASKS = {
@@ -43,6 +46,8 @@ TASKS = {
         ),
         Task("identity", "swap_identity", True, "put on the driver's identity"),
         Task("mean-face", "to_mean_face", False, "take the identity out"),
+        Task("apply-makeup", "apply_makeup", True, "put on the driver's make-up", True),
+        Task("remove-makeup", "remove_makeup", False, "take make-up off", True),
     )
 }
 

@@ -23,7 +23,7 @@ from mien.evaluate.pca import Pca, fit_pca
 from mien.evaluate.pictures import resize
 from mien.evaluate.probe import Labels, Probe, bootstrap_interval, fit_probe
 from mien.faces.face import Array, Image
-from mien.faces.landmarks import Landmarker
+from mien.faces.landmarks import tight_landmarks
 from mien.files.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 NEUTRAL = EXPRESSIONS.index("neutral")
 LEAST_PERSONS = 30  # a rank among fewer says little
-_MARGIN = 0.06  # of a tight crop, around the face
 
 
 def judge_of(
@@ -80,11 +79,7 @@ def pictures(images: Tensor) -> Image:
 
 def landmarks(images: Tensor) -> Array:
     """Measure landmarks ``(B, 68, 2)`` of ``tight`` crops, in their pixels, by our network."""
-    side = images.shape[-1]
-    low, high = _MARGIN * side, (1 - _MARGIN) * side
-    box = np.array([[low, low, high, high]], np.float32)
-    found = Landmarker()(list(pictures(images)), [box] * len(images))
-    return np.concatenate([f.points for f in found])
+    return np.asarray(tight_landmarks(images).numpy(), np.float32)
 
 
 def directions(

@@ -1,6 +1,17 @@
 """The methods: one paper, one folder. Importing this package registers them all."""
 
-from mien.methods import byol, derl, facecycle, ipgan, landmarks, moco, pcl, simclr, simsiam
+from mien.methods import (
+    byol,
+    derl,
+    facecycle,
+    ipgan,
+    landmarks,
+    moco,
+    pairedcyclegan,
+    pcl,
+    simclr,
+    simsiam,
+)
 from mien.methods.base import (
     FACTORS,
     Batch,
@@ -32,6 +43,7 @@ __all__ = [
     "method_class",
     "method_names",
     "moco",
+    "pairedcyclegan",
     "pcl",
     "register",
     "simclr",

@@ -61,6 +61,11 @@ class Method(nn.Module):
         self.config = config
         self.stage = stage
 
+    @property
+    def photo_crop(self) -> tuple[str, int]:
+        """Name and side in pixels of the crops that edits and codes want of photos."""
+        return "tight", int(getattr(self.config, "size", 64))
+
     def adopt(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Complete the tensors of an earlier stage that a training of this stage starts from."""
         return tensors
