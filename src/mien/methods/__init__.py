@@ -1,6 +1,17 @@
 """The methods: one paper, one folder. Importing this package registers them all."""
 
-from mien.methods import byol, derl, facecycle, ipgan, landmarks, moco, pcl, simclr, simsiam
+from mien.methods import (
+    byol,
+    derl,
+    facecycle,
+    ipgan,
+    landmarks,
+    moco,
+    pcl,
+    simclr,
+    simsiam,
+    styletransfer,
+)
 from mien.methods.base import (
     FACTORS,
     Batch,
@@ -36,4 +47,5 @@ __all__ = [
     "register",
     "simclr",
     "simsiam",
+    "styletransfer",
 ]

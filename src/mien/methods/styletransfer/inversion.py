@@ -319,4 +319,3 @@ def _spread(steps: int, count: int) -> set[int]:
     if not count:
         return set()
     return {round(steps * (i / max(count - 1, 1)) ** 2) for i in range(count)}
-
