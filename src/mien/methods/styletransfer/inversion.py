@@ -118,7 +118,8 @@ class Inverter:
         if s.perceptual:
             loss = loss + s.perceptual * distance(self.features(drawn), target)
         away = ((codes - self.generator.w_avg) / self.w_std).square().mean((1, 2))
-        return loss + s.lambda_w * away
+        total: Tensor = loss + s.lambda_w * away
+        return total
 
     def __call__(
         self,

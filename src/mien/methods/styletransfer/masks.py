@@ -101,7 +101,7 @@ class Ranking:
         return rows
 
     def picture(self, count: int = 40, cell: int = 12) -> Image:
-        """Draw the best masks: a row each, dark where the driver's layer is; the bar is the cost."""
+        """Draw the best masks, a row each: dark is the driver's layer, the bar is the cost."""
         masks, costs = self.masks[:count], self.costs[:count]
         high = max(float(costs.max()), _TINY)
         wide = masks.shape[1] * cell
@@ -167,7 +167,7 @@ class Measured:
         features = inverter.features
         with torch.no_grad():
             self.appearance, self.expression = features(source), features(driver)
-            self.points = _shape(driver) if self.cost.expression == "landmarks" else None
+            self.points = _shape(driver) if self.cost.expression == "landmarks" else driver
         self.layers = codes[0].shape[1]
         ends = np.stack([np.zeros(self.layers, bool), np.ones(self.layers, bool)])
         self.scale = np.maximum(self._parts(ends, "")[:, [1, 0], [0, 1]], _TINY)  # (P, 2)
@@ -189,7 +189,8 @@ class Measured:
             for p in range(len(self.source)):
                 for at in range(0, len(masks), self.batch):
                     mask = chosen[at : at + self.batch].to(self.source.device)
-                    s0 = mix(*(c[p].expand(len(mask), -1, -1) for c in self.codes), mask)
+                    one, two = (c[p].expand(len(mask), -1, -1) for c in self.codes)
+                    s0 = mix(one, two, mask)
                     drawn = self.inverter.draw(s0)
                     found = self._distances(drawn, p)
                     out[p, at : at + len(mask)] = found.double().cpu().numpy()
@@ -207,7 +208,6 @@ class Measured:
         if name == "features":
             second = distance(found, [t[p : p + 1] for t in self.expression])
         elif name == "landmarks":
-            assert self.points is not None
             second = (_shape(drawn) - self.points[p]).square().mean((1, 2))
         elif name == "hull":
             second = (_even(drawn) - _even(true)).square().mean((1, 2, 3))
@@ -229,8 +229,8 @@ def search(measured: Measured) -> Ranking:
 def programme(measured: Measured, most: int | None = None, count: int = 10) -> Ranking:
     """Solve the integer programme of single and pair costs; measure its best masks and rank them.
 
-    min Σ c_i b_i + Σ c_ij z_ij with z_ij = b_i b_j made linear (z ≤ b_i, z ≤ b_j, z ≥ b_i + b_j - 1)
-    and Σ b_i ≤ K. It is solved again and again, each time without the masks that were found.
+    min Σ c_i b_i + Σ c_ij z_ij with Σ b_i ≤ K and z_ij = b_i b_j made linear (z ≤ b_i, z ≤ b_j,
+    z ≥ b_i + b_j - 1). It is solved again, each time without the masks that were found.
 
     Args:
         measured: Costs.
@@ -303,7 +303,7 @@ def _shape(images: Tensor) -> Tensor:
     side = (64, 64)
     if images.shape[-2:] != side:
         images = F.interpolate(images, side, mode="bilinear", antialias=True)
-    points = net(images)[0][:, 17:]
+    points: Tensor = net(images)[0][:, 17:]
     points = points - points.mean(1, keepdim=True)
     return points / (points.square().mean((1, 2), keepdim=True).sqrt() + _TINY)
 

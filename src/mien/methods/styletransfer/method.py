@@ -6,11 +6,11 @@ apart by scale, and the codes s1 of one face and s2 of another are mixed layer b
 of zeros and ones. I1 and I2 are cropped by landmarks, inverted, mixed, drawn, and the result is put
 back into I1. In the paper layers 4-5 of s2 and all others of s1 work best.
 
-The order in the files: ``networks`` (encoder, D), ``inversion``, ``masks`` (the choice of layers),
-this file, ``video``. Deviations and choices:
+The order in the files: ``networks`` (encoder, D), ``inversion``, ``masks`` (which layers), this
+file, ``video``. Deviations and choices:
 
-- ``perceptual``: the paper's D compares the "ninth layer" of VGG; we read it as relu3_3 of VGG-16 at
-  256 px and take it where the user has torchvision's file. Otherwise D compares the first three
+- ``perceptual``: the paper's D compares the "ninth layer" of VGG; we read it as relu3_3 of VGG-16
+  at 256 px and take it where the user has torchvision's file. Otherwise D compares the first three
   stages of the project's landmark network, which is shipped. Layers are divided by their energy.
 - ``pixel`` and ``lambda_w``: a pixel term, as the landmark network cares little for colours, and a
   pull towards w_avg, without which layers of different faces do not fit together. 0 turns them off.
@@ -161,7 +161,7 @@ class StyleTransfer(Method):
         self.w_std.copy_(w.std(0).clamp_min(1e-4))
 
     def train(self, mode: bool = True) -> StyleTransfer:
-        """g stays in evaluation mode."""
+        """Keep g in evaluation mode."""
         super().train(mode)
         self.g.eval()
         return self
@@ -338,7 +338,7 @@ class StyleTransfer(Method):
         x = self._start(images, strength)
         driver = self._resize(drivers)
         inputs = [x, driver] if neutral is None else [x, driver, self._resize(neutral)]
-        found = self._found(torch.cat(inputs)).split([len(i) for i in inputs])
+        found = torch.split(self._found(torch.cat(inputs)), [len(i) for i in inputs])
         source, target = found[0], found[1].expand_as(found[0])
         if neutral is not None:
             target = source + target - found[2].expand_as(source)

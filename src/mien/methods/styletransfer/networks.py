@@ -62,7 +62,7 @@ class Encoder(nn.Module):
         found = [F.adaptive_avg_pool2d(m, _BOTTOM).flatten(1) for m in maps[::-1][:3]]
         deltas = [head(f) for head, f in zip(self.deltas, found, strict=False)]
         base: Tensor = self.base(found[0])
-        return base.float(), torch.cat(deltas, 1).float().unflatten(1, (self.styles, self.w_dim))
+        return base.float(), torch.cat(deltas, 1).float().view(-1, self.styles, self.w_dim)
 
 
 class Perceptual(nn.Module):
