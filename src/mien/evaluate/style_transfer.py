@@ -174,8 +174,8 @@ def evaluate_transfer(
     method = store.load(weights) if isinstance(weights, (str, Path)) else weights
     if not isinstance(method, StyleTransfer):
         raise ConfigError(
-            f"The method {method.name} has no style codes; `mien evaluate-edits` measures transfers "
-            "of any method."
+            f"The method {method.name} has no style codes; `mien evaluate-edits` measures "
+            "transfers of any method."
         )
     who = judge_of(judge, weights)
     faces = FaceCache(table, native_size(method))
@@ -513,8 +513,8 @@ def _notes(data: dict[str, Any], settings: dict[str, Any], layers: dict[str, Any
     """Return what a reader of the tables has to know."""
     notes = [
         f"{data['pairs']} pairs of different persons ({data['source_persons']} source persons) of "
-        f"the split {' and '.join(data['splits'])}, {settings['size']} px crops; intervals by whole "
-        f"source persons. Inversion: at most {settings['steps']} steps from {settings['start']}, "
+        f"the split {' and '.join(data['splits'])}, {settings['size']} px crops; intervals by "
+        f"whole source persons. Inversion: at most {settings['steps']} steps from {settings['start']}, "
         f"{settings['seconds_a_face']:.2f} s a face in batches of {_BATCH}.",
         f"Judge of identity: {settings['judge']['encoder']}. Unedited: the source inverted and "
         f"carried ({settings['carry']}) without a change of its code.",
@@ -532,7 +532,7 @@ def _notes(data: dict[str, Any], settings: dict[str, Any], layers: dict[str, Any
         used = ", ".join(map(str, layers["configured"]))
         notes.append(
             f"Layers count from 0; found by {layers['method']} on {data['search_pairs']} other "
-            f"pairs: {found}. The paper's layers 4-5, counted from 1, are 3, 4; configured: {used}, "
-            f"rank {layers['rank_of_configured'] or 'not tried'}."
+            f"pairs: {found}. The paper's layers 4-5, counted from 1, are 3, 4; configured: "
+            f"{used}, rank {layers['rank_of_configured'] or 'not tried'}."
         )
     return notes
