@@ -254,8 +254,9 @@ def evaluate_transfer(
         folder_out = Path(out)
         write_json(folder_out / "transfer.json", report.as_json())
         write_text(folder_out / "transfer.md", report.markdown())
-        shown = [source, driver, method.inverter.draw(one[:_SHOWN]), *sheets]
-        write_sheet(folder_out / "transfer.png", [x[:_SHOWN] for x in shown], "expression", weights)
+        first = min(_SHOWN, pairs)
+        shown = [source, driver, method.inverter.draw(one[:first]), *sheets]
+        write_sheet(folder_out / "transfer.png", [x[:first] for x in shown], "expression", weights)
         few = run.descent(source[:4], start)
         if few is not None:
             columns = [made for _, made in few.snapshots] + [source[:4]]
@@ -513,8 +514,8 @@ def _notes(data: dict[str, Any], settings: dict[str, Any], layers: dict[str, Any
     """Return what a reader of the tables has to know."""
     notes = [
         f"{data['pairs']} pairs of different persons ({data['source_persons']} source persons) of "
-        f"the split {' and '.join(data['splits'])}, {settings['size']} px crops; intervals by "
-        f"whole source persons. Inversion: at most {settings['steps']} steps from {settings['start']}, "
+        f"the split {' and '.join(data['splits'])}, {settings['size']} px crops; intervals "
+        f"by whole source persons. Inversion: at most {settings['steps']} steps from {settings['start']}, "
         f"{settings['seconds_a_face']:.2f} s a face in batches of {_BATCH}.",
         f"Judge of identity: {settings['judge']['encoder']}. Unedited: the source inverted and "
         f"carried ({settings['carry']}) without a change of its code.",
