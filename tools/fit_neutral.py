@@ -25,8 +25,6 @@ from mien.files.errors import MienError, TableError
 from mien.files.weights import load_weights, save_weights
 from mien.methods.styletransfer import StyleTransfer
 
-LEAST = 20  # pictures of an expression
-
 
 def differences(method: StyleTransfer, cache: FaceCache) -> tuple[torch.Tensor, dict]:
     """Return the mean neutral code ``(L, W)`` and expression → sum of differences and count."""
@@ -61,6 +59,7 @@ def main() -> None:
     parser.add_argument("weights", help="weights of styletransfer")
     parser.add_argument("table", nargs="+", help="tables of faces with expressions")
     parser.add_argument("--out", type=Path, required=True, help="folder of the result")
+    parser.add_argument("--least", type=int, default=20, help="pictures that an expression needs")
     args = parser.parse_args()
     try:
         method = mien.weights.load(args.weights)
@@ -75,10 +74,10 @@ def main() -> None:
         for name, (total, count) in found.items():
             entry = sums.setdefault(name, [0, 0])
             entry[0], entry[1] = entry[0] + total, entry[1] + count
-    kept = sorted((n for n, e in sums.items() if e[1] >= LEAST), key=lambda n: -sums[n][1])
+    kept = sorted((n for n, e in sums.items() if e[1] >= args.least), key=lambda n: -sums[n][1])
     kept = kept[: method.config.directions]
     if not kept:
-        parser.error(f"no expression has {LEAST} pictures")
+        parser.error(f"no expression has {args.least} pictures")
     stacked = torch.stack([(sums[n][0] / sums[n][1]).flatten() for n in kept])
     basis = torch.linalg.qr(stacked.mT)[0].mT
     directions = torch.zeros_like(method.neutral_directions)

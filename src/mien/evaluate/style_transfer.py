@@ -282,11 +282,11 @@ class _Run:
             self.method.invert(x, self.settings, start, progress=self.progress)
             for x in torch.split(images, _BATCH)
         ]
-        joined = [
-            torch.cat([getattr(f, name) for f in found])
+        joined = {
+            name: torch.cat([getattr(f, name) for f in found])
             for name in ("codes", "loss", "start", "steps")
-        ]
-        return Inversion(*joined, history=torch.empty(0))
+        }
+        return Inversion(**joined, history=torch.empty(0))
 
     def descent(self, images: Tensor, start: str) -> Inversion | None:
         """Invert a few faces and keep pictures of the way."""
@@ -346,7 +346,7 @@ class _Run:
         def cosine(y: Tensor) -> Array:
             return np.asarray((directions(judge, pictures(y), folder) * true).sum(1))
 
-        measured: dict[str, Callable[[Tensor], Array]] = {
+        measured: dict[str, Callable[[Tensor], NDArray[Any]]] = {
             "PSNR, dB": lambda y: _psnr(y, x),
             "feature distance": lambda y: self._distance(y, x),
             "cosine to the photo": cosine,
@@ -515,8 +515,8 @@ def _notes(data: dict[str, Any], settings: dict[str, Any], layers: dict[str, Any
     notes = [
         f"{data['pairs']} pairs of different persons ({data['source_persons']} source persons) of "
         f"the split {' and '.join(data['splits'])}, {settings['size']} px crops; intervals "
-        f"by whole source persons. Inversion: at most {settings['steps']} steps from {settings['start']}, "
-        f"{settings['seconds_a_face']:.2f} s a face in batches of {_BATCH}.",
+        f"by whole source persons. Inversion: at most {settings['steps']} steps from "
+        f"{settings['start']}, {settings['seconds_a_face']:.2f} s a face in batches of {_BATCH}.",
         f"Judge of identity: {settings['judge']['encoder']}. Unedited: the source inverted and "
         f"carried ({settings['carry']}) without a change of its code.",
     ]
