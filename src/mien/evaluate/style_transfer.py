@@ -282,11 +282,11 @@ class _Run:
             self.method.invert(x, self.settings, start, progress=self.progress)
             for x in torch.split(images, _BATCH)
         ]
-        joined = {
-            name: torch.cat([getattr(f, name) for f in found])
+        codes, loss, begun, steps = (
+            torch.cat([getattr(f, name) for f in found])
             for name in ("codes", "loss", "start", "steps")
-        }
-        return Inversion(**joined, history=torch.empty(0))
+        )
+        return Inversion(codes, loss, begun, steps, torch.empty(0))
 
     def descent(self, images: Tensor, start: str) -> Inversion | None:
         """Invert a few faces and keep pictures of the way."""
