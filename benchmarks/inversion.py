@@ -4,7 +4,7 @@ The peer is the paper's way: plain steps from w_avg, no encoder, no early end, f
 generator, losses and weights of losses are the same; both run in this one process, in turns, on
 faces that the generator never saw.
 
-    python benchmarks/inversion.py runs/styletransfer/weights.safetensors tables/lfw --steps 60
+    python benchmarks/inversion.py runs/styletransfer/weights.safetensors tables/lfw --steps 20
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("weights")
     parser.add_argument("table", help="table of faces; those of its test split are taken")
     parser.add_argument("--faces", type=int, default=16)
-    parser.add_argument("--steps", type=int, default=60, help="after the encoder")
+    parser.add_argument("--steps", type=int, default=20, help="after the encoder")
     parser.add_argument("--plain", type=int, default=1000, help="steps from w_avg")
     parser.add_argument("--half", action="store_true", help="bfloat16 after the encoder")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)

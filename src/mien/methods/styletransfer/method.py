@@ -84,7 +84,7 @@ class StyleTransfer(Method):
         lambda_w: float = 1e-2  # of the mean square of the codes, in deviations
         weights: tuple[float, ...] = ()  # share of each table; by their sizes if empty
         expression_layers: tuple[int, ...] = (3, 4)  # counted from 0
-        invert_steps: int = 60  # of an edit's inversion, after E; 0: E alone
+        invert_steps: int = 30  # of an edit's inversion, after E; 0: E alone
         invert_rate: float = 0.05  # its learning rate, in deviations
         tune_steps: int = 0  # of pivotal tuning in an edit
         carry: str = "change"  # or "drawn"
