@@ -11,6 +11,7 @@ from mien.methods import (
     pcl,
     simclr,
     simsiam,
+    styletransfer,
 )
 from mien.methods.base import (
     FACTORS,
@@ -48,4 +49,5 @@ __all__ = [
     "register",
     "simclr",
     "simsiam",
+    "styletransfer",
 ]
