@@ -10,6 +10,7 @@ from mien.methods import (
     pcl,
     simclr,
     simsiam,
+    stylegan,
     styletransfer,
 )
 from mien.methods.base import (
@@ -47,5 +48,6 @@ __all__ = [
     "register",
     "simclr",
     "simsiam",
+    "stylegan",
     "styletransfer",
 ]

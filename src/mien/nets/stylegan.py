@@ -13,6 +13,8 @@ Sizes: picture of side S (a power of two), Z and W lengths of z and w, L = 2 log
 from __future__ import annotations
 
 import math
+from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -136,9 +138,7 @@ class Mapping(nn.Module):
     def __init__(self, z_dim: int, w_dim: int, layers: int, lr_mul: float = 0.01) -> None:
         super().__init__()
         lengths = [z_dim] + [w_dim] * layers
-        self.layers = nn.ModuleList(
-            EqualLinear(a, b, lr_mul=lr_mul) for a, b in zip(lengths, lengths[1:], strict=False)
-        )
+        self.layers = nn.ModuleList(EqualLinear(a, b, lr_mul=lr_mul) for a, b in pairwise(lengths))
 
     def forward(self, z: Tensor) -> Tensor:
         """``(B, Z)`` → ``(B, W)``, float32 also under autocast."""
@@ -271,7 +271,6 @@ class SynthesisBlock(nn.Module):
             x = self.conv1(self.conv0(x, ws[:, 0], noise), ws[:, 1], noise, math.sqrt(0.5)) + skip
         else:
             x = self.conv1(self.conv0(x, ws[:, 0], noise), ws[:, 1], noise)
-        assert x is not None
         if image is not None:
             image = upsample(image)
         if hasattr(self, "torgb"):
@@ -320,8 +319,7 @@ class Synthesis(nn.Module):
         for block in self.blocks.values():
             x, image = block(x, image, ws[:, first:], noise)
             first += block.styles  # type: ignore[operator]  # an int
-        assert image is not None
-        return image
+        return cast("Tensor", image)
 
 
 class Generator(nn.Module):
@@ -340,7 +338,7 @@ class Generator(nn.Module):
         z_dim: Z.
         w_dim: W.
         mapping_layers: Layers of the mapping network.
-        architecture: How maps become pictures: ``skip`` (a sum over all sizes), ``resnet``, ``orig``.
+        architecture: How maps become pictures: ``skip`` (a sum over sizes), ``resnet``, ``orig``.
     """
 
     w_avg: Tensor
@@ -384,7 +382,7 @@ class Generator(nn.Module):
         return torch.cat([moved[:, :layers], ws[:, layers:]], 1)
 
     def forward(self, z: Tensor, psi: float = 1.0, noise: str = "random") -> Tensor:
-        """z ``(B, Z)`` → pictures ``(B, 3, S, S)`` with truncation ψ."""
+        """Draw pictures ``(B, 3, S, S)`` from z ``(B, Z)`` with truncation ψ."""
         picture: Tensor = self.synthesis(self.spread(self.truncate(self.mapping(z), psi)), noise)
         return picture
 
