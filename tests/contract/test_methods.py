@@ -31,6 +31,14 @@ SMALL: dict[str, dict[str, Any]] = {
     "moco": {"width": 4, "queue": 8},
     "byol": {"width": 4},
     "simsiam": {"width": 4},
+    "styletransfer": {
+        "channel_base": 256,
+        "channel_max": 8,
+        "z_dim": 8,
+        "w_dim": 8,
+        "width": 4,
+        "invert_steps": 2,
+    },
 }
 SIZE = 64  # of the images
 # Methods that the tests of the engine register are not meant.

@@ -99,8 +99,8 @@ class Swaps:
             100.0 * rank(x, gallery, pairs.places).first for x in (swapped, attribute, source)
         )
         difference = self._entry(*apart)
-        difference["p"] = self._p_value(apart[0])
-        difference["p_copy"] = self._p_value(apart[1])
+        difference["p"] = above_zero(apart[0], self.persons)
+        difference["p_copy"] = above_zero(apart[1], self.persons)
         return {
             "cosine to source": self._entry(*to_source),
             "cosine to attribute picture": self._entry(*to_attribute),
@@ -240,21 +240,29 @@ class Swaps:
             "chance": None,
         }
 
-    def _p_value(self, differences: NDArray[Any]) -> float:
-        """Return how likely such differences are if they are not above 0.
 
-        One-sided Wilcoxon signed-rank test on the means of the source persons.
-        """
-        try:
-            from scipy.stats import wilcoxon
-        except ImportError:
-            raise MissingExtraError("scipy", "evaluate") from None
+def above_zero(differences: NDArray[Any], groups: NDArray[Any]) -> float:
+    """Return how likely such differences are if they are not above 0.
 
-        place = np.unique(self.persons, return_inverse=True)[1]
-        means = np.bincount(place, differences) / np.bincount(place)
-        if not means.any():
-            return 1.0
-        return float(wilcoxon(means, alternative="greater").pvalue)
+    One-sided Wilcoxon signed-rank test on the means of the groups.
+
+    Args:
+        differences: ``(N,)``.
+        groups: ``(N,)``, equal for values of one person.
+
+    Raises:
+        MissingExtraError: SciPy is not installed.
+    """
+    try:
+        from scipy.stats import wilcoxon
+    except ImportError:
+        raise MissingExtraError("scipy", "evaluate") from None
+
+    place = np.unique(groups, return_inverse=True)[1]
+    means = np.bincount(place, differences) / np.bincount(place)
+    if not means.any():
+        return 1.0
+    return float(wilcoxon(means, alternative="greater").pvalue)
 
 
 def run_batches(function: Callable[..., Tensor], *images: Tensor) -> Tensor:

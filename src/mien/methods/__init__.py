@@ -1,6 +1,18 @@
 """The methods: one paper, one folder. Importing this package registers them all."""
 
-from mien.methods import byol, derl, facecycle, ipgan, landmarks, moco, pcl, simclr, simsiam
+from mien.methods import (
+    byol,
+    derl,
+    facecycle,
+    ipgan,
+    landmarks,
+    moco,
+    pcl,
+    simclr,
+    simsiam,
+    stylegan,
+    styletransfer,
+)
 from mien.methods.base import (
     FACTORS,
     Batch,
@@ -36,4 +48,6 @@ __all__ = [
     "register",
     "simclr",
     "simsiam",
+    "stylegan",
+    "styletransfer",
 ]

@@ -1,4 +1,4 @@
-"""Blocks that FaceCycle's and PCL's networks share."""
+"""Blocks that the networks of several methods share."""
 
 from __future__ import annotations
 
@@ -54,6 +54,23 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) → the same shape."""
         return lrelu(x + self.conv2(lrelu(self.conv1(x))))
+
+
+class HalvingBlock(nn.Module):
+    """Halve the maps, then a residual block: ``(B, C, 2h, 2w)`` → ``(B, C', h, w)``."""
+
+    def __init__(self, cin: int, cout: int) -> None:
+        super().__init__()
+        norm = nn.BatchNorm2d
+        self.down = nn.Sequential(conv3(cin, cout, 2), norm(cout), nn.LeakyReLU(0.2))
+        self.block = nn.Sequential(
+            conv3(cout, cout), norm(cout), nn.LeakyReLU(0.2), conv3(cout, cout), norm(cout)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, cin, 2h, 2w)`` → ``(B, cout, h, w)``."""
+        x = self.down(x)
+        return F.leaky_relu(x + self.block(x), 0.2)
 
 
 class Stem(nn.Module):

@@ -21,21 +21,28 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class VggFeatures(nn.Module):
-    """relu2_1, relu3_1, relu4_1 of VGG-19 for images in [-1, 1]."""
+    """Layers of VGG-19 (or VGG-16, up to relu3_3) for images in [-1, 1].
+
+    Args:
+        weights: torchvision's file.
+        outputs: Names of the layers.
+    """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, weights: Path) -> None:
+    def __init__(
+        self, weights: Path, outputs: tuple[str, ...] = ("relu2_1", "relu3_1", "relu4_1")
+    ) -> None:
         super().__init__()
-        self.net = Vgg19(("relu2_1", "relu3_1", "relu4_1"))
+        self.net = Vgg19(outputs)
         self.net.load_torchvision(weights)
         self.net.requires_grad_(False).eval()
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Return three feature maps of ``x`` ``(B, 3, H, W)`` in [-1, 1]."""
+        """Return the feature maps of ``x`` ``(B, 3, H, W)`` in [-1, 1]."""
         found: list[Tensor] = self.net(((x + 1) / 2 - self.mean) / self.std)
         return found
 

@@ -1,7 +1,8 @@
 """VGG-19 (Simonyan & Zisserman, 2015) up to conv4_1, with torchvision's key names.
 
 ``features.0`` is conv1_1, ``features.19`` conv4_1, so ``vgg19-*.pth`` of torchvision loads as it
-is. ``width=64`` is the published network; smaller widths are for training on small machines.
+is. Up to relu3_3 VGG-16 has the same layers, and its file loads too. ``width=64`` is the published
+network; smaller widths are for training on small machines.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ _LAYERS: tuple[tuple[int, int | None], ...] = (
     (0, 1), (2, 1), (4, None), (5, 2), (7, 2), (9, None),
     (10, 4), (12, 4), (14, 4), (16, 4), (18, None), (19, 8),
 )  # fmt: skip
-RELU = {"relu1_1": 1, "relu1_2": 3, "relu2_1": 6, "relu2_2": 8, "relu3_1": 11, "relu4_1": 20}
+RELU = {
+    "relu1_1": 1, "relu1_2": 3, "relu2_1": 6, "relu2_2": 8, "relu3_1": 11, "relu3_3": 15,
+    "relu4_1": 20,
+}  # fmt: skip
 
 
 class Vgg19(nn.Module):
@@ -57,7 +61,9 @@ class Vgg19(nn.Module):
         return found
 
     def load_torchvision(self, path: Path) -> None:
-        """Load torchvision's ``vgg19-*.pth`` (no code is executed).
+        """Load torchvision's ``vgg19-*.pth``, up to relu3_3 also ``vgg16-*.pth``.
+
+        No code is executed.
 
         Raises:
             WeightsError: The file is missing, unsafe, or holds other layers.
@@ -66,4 +72,4 @@ class Vgg19(nn.Module):
         try:
             self.load_state_dict({key: state[key] for key in self.state_dict()})
         except (KeyError, RuntimeError) as error:
-            raise WeightsError(f"{path} is not torchvision's VGG-19: {error}") from None
+            raise WeightsError(f"{path} is not torchvision's VGG: {error}") from None

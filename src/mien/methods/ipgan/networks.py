@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-from mien.nets.blocks import conv3
+from mien.nets.blocks import HalvingBlock, conv3
 
 INJECTIONS = ("input", "every")
 _BOTTOM = 4  # side of the smallest maps
@@ -30,22 +30,6 @@ def sphere(code: Tensor) -> Tensor:
     return F.normalize(code.float(), dim=1) * math.sqrt(code.shape[1])
 
 
-class _Level(nn.Module):
-    """Halve the maps, then a residual block: ``(B, C, 2h, 2w)`` → ``(B, C', h, w)``."""
-
-    def __init__(self, cin: int, cout: int) -> None:
-        super().__init__()
-        norm = nn.BatchNorm2d
-        self.down = nn.Sequential(conv3(cin, cout, 2), norm(cout), nn.LeakyReLU(0.2))
-        self.block = nn.Sequential(
-            conv3(cout, cout), norm(cout), nn.LeakyReLU(0.2), conv3(cout, cout), norm(cout)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.down(x)
-        return F.leaky_relu(x + self.block(x), 0.2)
-
-
 class Trunk(nn.Sequential):
     """Image ``(B, 3, S, S)`` → ``(B, 8w·4·4)``: where I and A begin, each with its own.
 
@@ -56,7 +40,7 @@ class Trunk(nn.Sequential):
 
     def __init__(self, width: int, size: int) -> None:
         widths = level_widths(width, size)
-        levels = [_Level(a, b) for a, b in zip([3, *widths], widths, strict=False)]
+        levels = [HalvingBlock(a, b) for a, b in zip([3, *widths], widths, strict=False)]
         super().__init__(*levels, nn.Flatten())
 
 
