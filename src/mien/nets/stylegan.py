@@ -200,20 +200,24 @@ class StyledConv(nn.Module):
             s = self.style(w.float())
             # W'_oi = W_oi s_i; demodulation makes every output's variance 1 (eq. 3).
             d = (s.square() @ self.weight.square().sum((2, 3)).mT + _EPS).rsqrt() * scale
-            bias = self.bias[:, None, None] * scale
+            bias = self.bias * scale
+            side = 2 * x.shape[-1] if self.up else x.shape[-1]
+            grain: Tensor | None = None  # one channel, which is far less than all
             if noise == "random":
-                side = 2 * x.shape[-1] if self.up else x.shape[-1]
-                drawn = torch.randn(len(x), 1, side, side, device=x.device)
-                bias = bias + drawn * (self.noise_strength * scale)
+                grain = torch.randn(len(x), 1, side, side, device=x.device)
             elif noise == "const":
-                bias = bias + self.noise * (self.noise_strength * scale)
+                grain = self.noise[None, None]
+            if grain is not None:
+                grain = grain * (self.noise_strength * scale)
         x = x * s.to(x.dtype)[:, :, None, None]
         if self.up:
             x = F.conv_transpose2d(x, self.weight.transpose(0, 1), stride=2)
             x = blur(x, (1, 1), 4.0)
         else:
             x = F.conv2d(x, self.weight, padding=1)
-        x = torch.addcmul(bias.to(x.dtype), x, d.to(x.dtype)[:, :, None, None])
+        x = torch.addcmul(bias.to(x.dtype)[:, None, None], x, d.to(x.dtype)[:, :, None, None])
+        if grain is not None:
+            x += grain.to(x.dtype)
         return activate(x)
 
 
