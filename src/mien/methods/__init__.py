@@ -11,6 +11,7 @@ from mien.methods import (
     pcl,
     simclr,
     simsiam,
+    stylegan,
     styletransfer,
 )
 from mien.methods.base import (
@@ -49,5 +50,6 @@ __all__ = [
     "register",
     "simclr",
     "simsiam",
+    "stylegan",
     "styletransfer",
 ]

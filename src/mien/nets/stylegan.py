@@ -13,6 +13,8 @@ Sizes: picture of side S (a power of two), Z and W lengths of z and w, L = 2 log
 from __future__ import annotations
 
 import math
+from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +27,7 @@ NOISE = ("const", "random", "none")
 _EPS = 1e-8
 _SLOPE = 0.2
 _GAIN = math.sqrt(2)  # of the activation
+_HALF = math.sqrt(0.5)  # of the sum of two branches
 _TAPS = (1.0, 3.0, 3.0, 1.0)
 
 
@@ -44,30 +47,41 @@ def channels(size: int, base: int, most: int) -> int:
     return max(1, min(base // size, most))
 
 
-def blur(x: Tensor, padding: int, stride: int = 1, gain: float = 1.0) -> Tensor:
-    """Filter ``(B, C, H, W)`` by [1, 3, 3, 1] both ways, zeros beyond the border."""
-    return F.conv2d(x, _fir(x, gain), padding=padding, stride=stride, groups=x.shape[1])
+def blur(x: Tensor, padding: tuple[int, int], gain: float = 1.0) -> Tensor:
+    """Filter ``(B, C, H, W)`` by [1, 3, 3, 1] both ways.
+
+    Args:
+        x: Maps.
+        padding: Zeros before and behind each line.
+        gain: Sum of the filter.
+    """
+    if padding[0] != padding[1]:
+        x, padding = F.pad(x, padding * 2), (0, 0)
+    taps = x.new_tensor(_TAPS)
+    kernel = torch.outer(taps, taps) * (gain / taps.sum() ** 2)
+    return F.conv2d(x, kernel.expand(x.shape[1], 1, 4, 4), padding=padding[0], groups=x.shape[1])
+
+
+# A CPU takes ten times as long for the derivative of a convolution that keeps channels apart if its
+# stride is 2: the two below filter at full size.
 
 
 def upsample(x: Tensor) -> Tensor:
-    """Double ``(B, C, H, W)``: insert zeros, then the same filter times 4."""
-    return F.conv_transpose2d(x, _fir(x, 4.0), stride=2, padding=1, groups=x.shape[1])
+    """Double ``(B, C, H, W)``: insert zeros, then the filter times 4."""
+    b, c, h, w = x.shape
+    wide = x.new_zeros(b, 2 * h, 2 * w, c).permute(0, 3, 1, 2)
+    wide[:, :, ::2, ::2] = x
+    return blur(wide, (2, 1), 4.0)
 
 
 def downsample(x: Tensor) -> Tensor:
     """Halve ``(B, C, H, W)``: the filter, then every other pixel."""
-    return blur(x, 1, 2)
+    return blur(x, (1, 1))[:, :, ::2, ::2]
 
 
-def _fir(x: Tensor, gain: float) -> Tensor:
-    taps = x.new_tensor(_TAPS)
-    kernel = torch.outer(taps, taps) * (gain / taps.sum() ** 2)
-    return kernel.expand(x.shape[1], 1, 4, 4)
-
-
-def activate(x: Tensor, gain: float = _GAIN) -> Tensor:
-    """Leaky ReLU of slope 0.2, times √2."""
-    return F.leaky_relu(x, _SLOPE) * gain
+def activate(x: Tensor) -> Tensor:
+    """Leaky ReLU of slope 0.2, without the factor √2, which layers put into their kernels."""
+    return F.leaky_relu(x, _SLOPE)
 
 
 class EqualLinear(nn.Module):
@@ -86,10 +100,11 @@ class EqualLinear(nn.Module):
         self.bias = nn.Parameter(torch.full((cout,), bias / lr_mul))
         self.lr_mul = lr_mul
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``(..., cin)`` → ``(..., cout)``."""
-        weight = self.weight * (self.lr_mul / math.sqrt(self.weight.shape[1]))
-        return F.linear(x, weight, self.bias * self.lr_mul)
+    def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
+        """``(..., cin)`` → ``(..., cout)``, multiplied by ``gain``."""
+        scale = self.lr_mul * gain
+        weight = self.weight * (scale / math.sqrt(self.weight.shape[1]))
+        return F.linear(x, weight, self.bias * scale)
 
 
 class EqualConv(nn.Module):
@@ -112,15 +127,16 @@ class EqualConv(nn.Module):
         self.scale = 1 / math.sqrt(cin * kernel * kernel)
         self.down = down
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Convolve; no activation."""
-        weight = self.weight * self.scale
+    def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
+        """Convolve and multiply by ``gain``; no activation."""
+        weight = self.weight * (self.scale * gain)
+        bias = None if self.bias is None else self.bias * gain
         side = weight.shape[-1]
         if not self.down:
-            return F.conv2d(x, weight, self.bias, padding=side // 2)
+            return F.conv2d(x, weight, bias, padding=side // 2)
         if side == 1:  # the kernel sees single pixels: halve first
-            return F.conv2d(downsample(x), weight, self.bias)
-        return F.conv2d(blur(x, 2), weight, self.bias, stride=2)
+            return F.conv2d(downsample(x), weight, bias)
+        return F.conv2d(blur(x, (2, 2)), weight, bias, stride=2)
 
 
 class Mapping(nn.Module):
@@ -136,9 +152,7 @@ class Mapping(nn.Module):
     def __init__(self, z_dim: int, w_dim: int, layers: int, lr_mul: float = 0.01) -> None:
         super().__init__()
         lengths = [z_dim] + [w_dim] * layers
-        self.layers = nn.ModuleList(
-            EqualLinear(a, b, lr_mul=lr_mul) for a, b in zip(lengths, lengths[1:], strict=False)
-        )
+        self.layers = nn.ModuleList(EqualLinear(a, b, lr_mul=lr_mul) for a, b in pairwise(lengths))
 
     def forward(self, z: Tensor) -> Tensor:
         """``(B, Z)`` → ``(B, W)``, float32 also under autocast."""
@@ -146,7 +160,7 @@ class Mapping(nn.Module):
             x = z.float()
             x = x * (x.square().mean(1, keepdim=True) + _EPS).rsqrt()
             for layer in self.layers:
-                x = activate(layer(x))
+                x = activate(layer(x, _GAIN))
             return x
 
 
@@ -186,21 +200,25 @@ class StyledConv(nn.Module):
             s = self.style(w.float())
             # W'_oi = W_oi s_i; demodulation makes every output's variance 1 (eq. 3).
             d = (s.square() @ self.weight.square().sum((2, 3)).mT + _EPS).rsqrt() * scale
-            bias = self.bias[:, None, None] * scale
+            bias = self.bias * scale
+            side = 2 * x.shape[-1] if self.up else x.shape[-1]
+            grain: Tensor | None = None  # one channel, which is far less than all
             if noise == "random":
-                side = 2 * x.shape[-1] if self.up else x.shape[-1]
-                drawn = torch.randn(len(x), 1, side, side, device=x.device)
-                bias = bias + drawn * (self.noise_strength * scale)
+                grain = torch.randn(len(x), 1, side, side, device=x.device)
             elif noise == "const":
-                bias = bias + self.noise * (self.noise_strength * scale)
+                grain = self.noise[None, None]
+            if grain is not None:
+                grain = grain * (self.noise_strength * scale)
         x = x * s.to(x.dtype)[:, :, None, None]
         if self.up:
             x = F.conv_transpose2d(x, self.weight.transpose(0, 1), stride=2)
-            x = blur(x, 1, gain=4.0)
+            x = blur(x, (1, 1), 4.0)
         else:
             x = F.conv2d(x, self.weight, padding=1)
-        x = x * d.to(x.dtype)[:, :, None, None] + bias.to(x.dtype)
-        return F.leaky_relu(x, _SLOPE)
+        x = torch.addcmul(bias.to(x.dtype)[:, None, None], x, d.to(x.dtype)[:, :, None, None])
+        if grain is not None:
+            x += grain.to(x.dtype)
+        return activate(x)
 
 
 class ToRGB(nn.Module):
@@ -267,11 +285,10 @@ class SynthesisBlock(nn.Module):
             x = x.contiguous(memory_format=torch.channels_last)
             x = self.conv1(x, ws[:, 0], noise)
         elif self.architecture == "resnet":
-            skip = upsample(self.skip(x)) * math.sqrt(0.5)
-            x = self.conv1(self.conv0(x, ws[:, 0], noise), ws[:, 1], noise, math.sqrt(0.5)) + skip
+            skip = upsample(self.skip(x, _HALF))
+            x = self.conv1(self.conv0(x, ws[:, 0], noise), ws[:, 1], noise, _HALF) + skip
         else:
             x = self.conv1(self.conv0(x, ws[:, 0], noise), ws[:, 1], noise)
-        assert x is not None
         if image is not None:
             image = upsample(image)
         if hasattr(self, "torgb"):
@@ -320,8 +337,7 @@ class Synthesis(nn.Module):
         for block in self.blocks.values():
             x, image = block(x, image, ws[:, first:], noise)
             first += block.styles  # type: ignore[operator]  # an int
-        assert image is not None
-        return image
+        return cast("Tensor", image)
 
 
 class Generator(nn.Module):
@@ -340,7 +356,7 @@ class Generator(nn.Module):
         z_dim: Z.
         w_dim: W.
         mapping_layers: Layers of the mapping network.
-        architecture: How maps become pictures: ``skip`` (a sum over all sizes), ``resnet``, ``orig``.
+        architecture: How maps become pictures: ``skip`` (a sum over sizes), ``resnet``, ``orig``.
     """
 
     w_avg: Tensor
@@ -384,7 +400,7 @@ class Generator(nn.Module):
         return torch.cat([moved[:, :layers], ws[:, layers:]], 1)
 
     def forward(self, z: Tensor, psi: float = 1.0, noise: str = "random") -> Tensor:
-        """z ``(B, Z)`` → pictures ``(B, 3, S, S)`` with truncation ψ."""
+        """Draw pictures ``(B, 3, S, S)`` from z ``(B, Z)`` with truncation ψ."""
         picture: Tensor = self.synthesis(self.spread(self.truncate(self.mapping(z), psi)), noise)
         return picture
 
@@ -400,10 +416,8 @@ class DiscriminatorBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, cin, 2h, 2h)`` → ``(B, cout, h, h)``."""
-        y = activate(
-            self.conv1(activate(self.conv0(x))), 1.0
-        )  # √2 of the activation, √½ of the sum
-        return torch.add(y, self.skip(x), alpha=math.sqrt(0.5))
+        y = activate(self.conv1(activate(self.conv0(x, _GAIN)), _GAIN * _HALF))
+        return y + self.skip(x, _HALF)
 
 
 class Discriminator(nn.Module):
@@ -448,15 +462,15 @@ class Discriminator(nn.Module):
             fade: Below 1: the share of the largest block; the rest comes from the halved picture
                 by the entrance of the smaller network (progressive growing).
         """
-        y = activate(self.from_rgb(x))
+        y = activate(self.from_rgb(x, _GAIN))
         for size, block in self.blocks.items():
             y = block(y)
             if int(size) == self.size and fade < 1 and self.from_rgb_half is not None:
-                half = activate(self.from_rgb_half(downsample(x)))
+                half = activate(self.from_rgb_half(downsample(x), _GAIN))
                 y = half.lerp(y, fade)
-        y = activate(self.conv(self._deviation(y)))
+        y = activate(self.conv(self._deviation(y), _GAIN))
         with torch.autocast(x.device.type, enabled=False):
-            logit: Tensor = self.logit(activate(self.dense(y.float().flatten(1))))
+            logit: Tensor = self.logit(activate(self.dense(y.float().flatten(1), _GAIN)))
         return logit[:, 0]
 
     def _deviation(self, x: Tensor) -> Tensor:
