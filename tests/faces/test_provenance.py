@@ -7,6 +7,7 @@ import json
 import stat
 import sys
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -153,6 +154,13 @@ def test_key_is_private_and_made_once(tmp_path: Path, image: np.ndarray) -> None
     write_edited(tmp_path / "b.png", image, RECORD)
     assert key.read_bytes() == before
     assert not list(folder.glob("*.tmp"))
+
+
+def test_threads_share_the_key(tmp_path: Path, image: np.ndarray) -> None:
+    paths = [tmp_path / f"{i}.png" for i in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda path: write_edited(path, image, RECORD), paths))
+    assert {found.state for p in paths if (found := read_provenance(p))} == {"valid"}
 
 
 def test_damaged_certificate_is_made_anew(tmp_path: Path, image: np.ndarray) -> None:

@@ -161,6 +161,22 @@ class Editor:
         pairs = zip(tensor_to_images(images), tensor_to_images(edit.images), flows, strict=True)
         return [Change(old, new, moved) for old, new, moved in pairs]
 
+    @torch.inference_mode()
+    def encode(self, crops: Sequence[Image]) -> dict[str, Array]:
+        """Return the codes of crops in one batch: factor → float32 ``(B, D)``.
+
+        Args:
+            crops: uint8 ``(s, s, 3)`` each.
+
+        Raises:
+            ConfigError: The method has no codes.
+        """
+        try:
+            codes = self.method.encode(crops_to_tensor(crops, self.size))
+        except NotImplementedError:
+            raise ConfigError(f"The method {self.method.name} has no codes.") from None
+        return {factor: values.float().numpy() for factor, values in codes.items()}
+
 
 @dataclass(frozen=True, eq=False)
 class Change:

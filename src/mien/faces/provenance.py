@@ -16,6 +16,7 @@ import dataclasses
 import io
 import json
 import os
+import threading
 import warnings
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -33,6 +34,7 @@ State = Literal["valid", "untrusted", "altered", "unsigned"]
 _SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
 _LABEL = "org.mien.edit"
 _VALID_DAYS = 3650
+_MAKING = threading.Lock()
 _STATES: dict[State, str] = {
     "valid": "Signed on this computer and not changed since.",
     "untrusted": "Signed with a certificate that this computer does not know; not changed since.",
@@ -263,13 +265,14 @@ def _credentials() -> tuple[bytes, bytes]:
     """Return the user's certificate chain and private key (PEM), made at first use."""
     folder = config_folder()
     chain, key = folder / "certificate.pem", folder / "key.pem"
-    if not (chain.is_file() and key.is_file() and _current(chain.read_bytes())):
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        root_pem, chain_pem, key_pem = _new_credentials()
-        # The key goes last: an interrupted run leaves no key that lacks its certificate.
-        for file, content in ((folder / "root.pem", root_pem), (chain, chain_pem), (key, key_pem)):
-            _write_private(file, content)
-    return chain.read_bytes(), key.read_bytes()
+    with _MAKING:  # threads that sign their first pictures at one time
+        if not (chain.is_file() and key.is_file() and _current(chain.read_bytes())):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            root, *pair = _new_credentials()
+            # The key goes last: an interrupted run leaves no key that lacks its certificate.
+            for file, content in zip((folder / "root.pem", chain, key), (root, *pair), strict=True):
+                _write_private(file, content)
+        return chain.read_bytes(), key.read_bytes()
 
 
 def _write_private(path: Path, data: bytes) -> None:
