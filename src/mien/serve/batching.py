@@ -39,20 +39,21 @@ class Batcher(Generic[Job, Result]):
         self.work, self.largest, self.cost, self.budget = work, largest, cost, budget
         self.linger = linger
         self._waiting: deque[tuple[Job, asyncio.Future[Result]]] = deque()
-        self._filled = asyncio.Event()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="mien-batch")
-        self._loop: asyncio.Task[None] | None = None
+        self._filled: asyncio.Event
+        self._thread: ThreadPoolExecutor
+        self._loop: asyncio.Task[None]
 
     def start(self) -> None:
-        """Begin to work; called inside the event loop."""
+        """Begin to work; called inside the event loop, again after ``stop`` if wanted."""
+        self._filled = asyncio.Event()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="mien-batch")
         self._loop = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
         """Stop after the batch in work; who still waits gets ``CancelledError``."""
-        if self._loop is not None:
-            self._loop.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._loop
+        self._loop.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._loop
         while self._waiting:
             self._waiting.popleft()[1].cancel()
         self._thread.shutdown()

@@ -105,7 +105,9 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
         503: "Too many requests; try again after the seconds of Retry-After.",
     }.items()
 }
-_READING = {status: _PROBLEMS[status] for status in (400, 401, 403)}
+_READING: dict[int | str, dict[str, Any]] = {
+    status: _PROBLEMS[status] for status in (400, 401, 403)
+}
 _PICTURE: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The edited photo. It carries a signed record of the edit (C2PA, EXIF).",
@@ -147,7 +149,6 @@ def create_app(
         batcher.start()
         yield
         await batcher.stop()
-        service.close()
 
     app = FastAPI(
         title="mien",

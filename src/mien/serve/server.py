@@ -51,15 +51,16 @@ def serve(
     token = check_token(os.environ.get(TOKEN_VARIABLE, "") if token is None else token, host)
     try:
         import fastapi  # noqa: F401
-        import multipart  # noqa: F401
+        import python_multipart  # noqa: F401
         import uvicorn
     except ImportError as error:
         raise MissingExtraError(error.name or "fastapi", "serve") from None
     from mien.serve.rest import create_app
     from mien.serve.service import Service
 
-    several = isinstance(weights, Sequence) and not isinstance(weights, str)
-    service = Service(weights if several else [weights], detector)  # type: ignore[list-item]
+    if not isinstance(weights, Sequence) or isinstance(weights, str):
+        weights = [weights]
+    service = Service(weights, detector)
     hosts = _LOOPBACK_NAMES if is_loopback(host) else ()
     uvicorn.run(
         create_app(service, limits, token, hosts),

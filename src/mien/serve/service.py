@@ -183,10 +183,6 @@ class Service:
             self._edit(editor, [w for w in mine if w.job.verb == "edit"])
         return [w.result if w.result is not None else FaceError("No result.") for w in works]
 
-    def close(self) -> None:
-        """End the threads."""
-        self._pool.shutdown()
-
     def _each(self, works: Sequence[_Work], do: Callable[[_Work], None]) -> None:
         def safely(work: _Work) -> None:
             try:
@@ -276,8 +272,7 @@ def _parts(count: int) -> list[slice]:
 
 
 def _about(editor: Editor, weights: str | Path | Method) -> dict[str, Any]:
-    named = isinstance(weights, (str, Path))
-    licence = shelf.card(weights).get("licence", "not stated") if named else "not stated"
+    card = shelf.card(weights) if isinstance(weights, (str, Path)) else {}
     blank = np.zeros((editor.size, editor.size, 3), np.uint8)
     try:
         codes = {name: values.shape[1] for name, values in editor.encode([blank]).items()}
@@ -287,7 +282,7 @@ def _about(editor: Editor, weights: str | Path | Method) -> dict[str, Any]:
         "weights": editor.name,
         "method": editor.method.name,
         "sha256": editor.sha256,
-        "licence": str(licence),
+        "licence": str(card.get("licence", "not stated")),
         "codes": codes,
         "edits": [
             {"task": t, "driver": TASKS[t].driver, "summary": TASKS[t].summary}
