@@ -72,10 +72,20 @@ def edit(
     driver_face: Annotated[str, typer.Option(help="Which face of the driver.")] = "only",
     weights: Weights = "facecycle",
     detector: Detector = "dlib",
+    provenance: Annotated[
+        bool,
+        typer.Option(
+            "--provenance/--no-provenance",
+            help="Sign what is written: a C2PA manifest and an EXIF note.",
+        ),
+    ] = True,
 ) -> None:
     """Edit the faces of photos. Every picture written says that it was edited."""
     from mien.edit.photos import edit_each as run
+    from mien.faces.provenance import OMITTED
 
+    if not provenance:
+        print(f"mien: {OMITTED}", file=sys.stderr)
     for edited in run(
         task.value,
         sources,
@@ -86,6 +96,7 @@ def edit(
         face=face,
         driver_face=driver_face,
         detector=detector,
+        provenance=provenance,
     ):
         print(edited.path)
 

@@ -18,7 +18,7 @@ from mien.edit.sources import photo_files
 from mien.edit.tasks import Task, find_task
 from mien.faces.face import Array, Face, Image
 from mien.faces.find import Finder, choose
-from mien.faces.image import IMAGE_SUFFIXES, check_image, encode_image, read_image
+from mien.faces.image import IMAGE_SUFFIXES, check_image, encode_image, read_image, write_image
 from mien.faces.paste import face_mask, paste_change, warp_photo
 from mien.faces.provenance import EditRecord, write_edited
 from mien.files.errors import ConfigError, MienError
@@ -94,7 +94,7 @@ class Editor:
 
     def record(self, task: str, strength: float) -> EditRecord:
         """Return what an edited picture says about its edit."""
-        return EditRecord(task, strength, self.name, self.sha256)
+        return EditRecord(task, strength, self.name, self.sha256, self.method.name)
 
     def apply(
         self,
@@ -225,6 +225,7 @@ def edit(
     driver_face: str | int = "only",
     detector: str = "dlib",
     finder: Finder | None = None,
+    provenance: bool = True,
 ) -> list[Edited]:
     """Edit whole photos.
 
@@ -242,6 +243,7 @@ def edit(
         driver_face: The same for the driver, without ``all``.
         detector: Face detector; ``crop`` for pictures that are face crops already.
         finder: Replaces the finder that ``detector`` names.
+        provenance: Sign what is written; False leaves no mark that it was edited.
 
     Returns:
         One edited photo each.
@@ -266,6 +268,7 @@ def edit(
             driver_face=driver_face,
             detector=detector,
             finder=finder,
+            provenance=provenance,
         )
     )
 
@@ -282,6 +285,7 @@ def edit_each(
     driver_face: str | int = "only",
     detector: str = "dlib",
     finder: Finder | None = None,
+    provenance: bool = True,
 ) -> Iterator[Edited]:
     """Edit whole photos as ``edit`` does, one at a time, so that memory does not grow."""
     editor = Editor(weights, detector, finder)
@@ -302,8 +306,10 @@ def edit_each(
                 faces if face == "all" and faces else [choose(faces, face, name, picture.shape)]
             )
             image = editor.apply(task, picture, chosen, guide, strength)
-            if target is not None:
+            if target is not None and provenance:
                 write_edited(target, image, record, data)
+            elif target is not None:
+                write_image(target, image)
         except MienError as error:
             if target is None or len(sources) == 1:
                 raise
