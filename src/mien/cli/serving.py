@@ -1,4 +1,4 @@
-"""Commands that wait for requests: serve."""
+"""Commands that wait for requests: serve, app."""
 
 from __future__ import annotations
 
@@ -46,3 +46,28 @@ def serve(
     limits = Limits(requests=requests, batch=batch, seconds=timeout)
     print(f"http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
     run(weights or ["facecycle"], host=host, port=port, detector=detector, limits=limits)
+
+
+@app.command(
+    name="app",
+    epilog=examples(
+        "mien app --browser",
+        "mien app facecycle runs/pcl/weights.safetensors --port 8020",
+    ),
+)
+def web_app(
+    weights: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[WEIGHTS]...", help="Shipped names or .safetensors files; all shipped if none."
+        ),
+    ] = None,
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.", min=1, max=65535)] = 8018,
+    detector: Detector = "dlib",
+    browser: Annotated[bool, typer.Option("--browser", help="Open a browser window.")] = False,
+) -> None:
+    """Open the local web app: upload a photo, move sliders, compare methods."""
+    from mien.app.web import app as run
+
+    print(f"http://127.0.0.1:{port}", flush=True)
+    run(weights or (), port=port, detector=detector, browser=browser)
