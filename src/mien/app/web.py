@@ -132,10 +132,10 @@ def build(studio: Studio) -> Any:
     def able(name: str) -> list[Any]:
         return [gr.update(visible=task in studio.tasks(name), value=0) for task in tasks]
 
-    def picked(event: gr.SelectData) -> int:
+    def picked(event: Any) -> int:
         return int(event.index)
 
-    picked.__annotations__["event"] = gr.SelectData  # Gradio reads it; it was a string
+    picked.__annotations__["event"] = gr.SelectData  # Gradio finds out by it what to pass
     with gr.Blocks(title="mien", analytics_enabled=False, delete_cache=(_HOUR, _HOUR)) as page:
         photo, face, driver = gr.State(None), gr.State(0), gr.State(None)
         gr.Markdown(
@@ -148,7 +148,14 @@ def build(studio: Studio) -> Any:
                 upload = gr.Image(
                     label="Photo", type="filepath", sources=["upload", "webcam"], image_mode=None
                 )
-                faces = gr.Gallery(label="Faces: click on one", columns=6, height=120)
+                faces = gr.Gallery(
+                    label="Faces: click on one",
+                    columns=6,
+                    height=120,
+                    elem_id="faces",
+                    object_fit="contain",
+                    buttons=[],
+                )
                 other = gr.Image(
                     label="Driver: the face that says how",
                     type="filepath",
@@ -168,17 +175,20 @@ def build(studio: Studio) -> Any:
                     )
                     for task in tasks
                 ]
-                small = gr.Image(label="Preview of the face", interactive=False, height=256)
+                # No buttons of Gradio's that save or share what is not signed.
+                small = gr.Image(
+                    label="Preview of the face", interactive=False, height=256, buttons=[]
+                )
         with gr.Tab("Photo"):
             button = gr.Button("Edit the photo", variant="primary")
-            result = gr.Image(label="Edited photo", interactive=False)
+            result = gr.Image(label="Edited photo", interactive=False, buttons=["fullscreen"])
             download = gr.DownloadButton("Download (signed)")
             history = gr.Textbox(label="What the file says about itself", lines=6)
         with gr.Tab("Compare methods"):
             task = gr.Dropdown(tasks, value=tasks[0], label="Task")
             strength = gr.Slider(0, 1, 1, step=0.05, label="Strength")
             compare = gr.Button("Compare")
-            sheet = gr.Gallery(label="Every method that can", columns=4)
+            sheet = gr.Gallery(label="Every method that can", columns=4, buttons=["fullscreen"])
         with gr.Tab("Leakage"):
             table = gr.Textbox(label="Folder of a table of faces (mien prepare)")
             measure = gr.Button("Measure what each code gives away")
