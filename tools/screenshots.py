@@ -11,13 +11,13 @@ from pathlib import Path
 
 import mien
 from mien.app.studio import Studio
-from mien.app.web import build
+from mien.app.web import build, launch
 
 ASSETS = Path(mien.__file__).parent / "assets"
 
 
 def main() -> None:
-    """Upload a photo and a driver, move sliders, edit, compare; write app.png, app-compare.png."""
+    """Upload a photo and a driver, move sliders, edit, compare; write app.jpg, app-compare.jpg."""
     from playwright.sync_api import sync_playwright
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -25,9 +25,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
     options = parser.parse_args()
     page_of = build(Studio(["facecycle", "derl"]))
-    _, url, _ = page_of.queue().launch(
-        server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, ssr_mode=False
-    )
+    url = launch(page_of, prevent_thread_lock=True)
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=options.chromium, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1280, "height": 1500})
@@ -40,11 +38,11 @@ def main() -> None:
         page.get_by_role("button", name="Edit the photo").click()
         page.locator("img[src*='edited.png']").first.wait_for(timeout=30_000)
         page.wait_for_timeout(1500)
-        page.screenshot(path=options.out / "app.png", full_page=True)
+        page.screenshot(path=options.out / "app.jpg", full_page=True, quality=85)
         page.get_by_role("tab", name="Compare methods").click()
         page.get_by_role("button", name="Compare", exact=True).click()
         page.wait_for_timeout(6000)
-        page.screenshot(path=options.out / "app-compare.png", full_page=True)
+        page.screenshot(path=options.out / "app-compare.jpg", full_page=True, quality=85)
         browser.close()
     page_of.close()
 

@@ -96,13 +96,11 @@ def test_page(studio, file, tmp_path, monkeypatch) -> None:
     pytest.importorskip("gradio")
     from gradio_client import Client, handle_file
 
-    from mien.app.web import build
+    from mien.app.web import build, launch
 
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
     page = build(studio)
-    _, url, _ = page.queue().launch(
-        server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, ssr_mode=False
-    )
+    url = launch(page, prevent_thread_lock=True)
     try:
         client = Client(url, verbose=False)
         with pytest.raises(Exception, match="Upload a photo first"):

@@ -20,7 +20,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
 @pytest.mark.filterwarnings("default")  # what Gradio says of its own parts
 def test_browser(tmp_path, monkeypatch, photo, toy_method, toy_finder) -> None:
-    from mien.app.web import build
+    from mien.app.web import build, launch
 
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
@@ -28,9 +28,7 @@ def test_browser(tmp_path, monkeypatch, photo, toy_method, toy_finder) -> None:
     file.write_bytes(encode_image(photo))
     studio = Studio([toy_method], finder=toy_finder(2))
     blocks = build(studio)
-    _, url, _ = blocks.queue().launch(
-        server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, ssr_mode=False
-    )
+    url = launch(blocks, prevent_thread_lock=True)
     try:
         with playwright.sync_playwright() as play:
             browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])

@@ -7,7 +7,9 @@ import tempfile
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+
+import cv2
 
 from mien.app.studio import Studio
 from mien.edit.tasks import TASKS
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from mien.methods.base import Method
 
 _HOUR = 3600
+_SHOWN = 256  # side of the preview in pixels
 _THEME = {"font": ["system-ui", "sans-serif"], "font_mono": ["monospace"]}  # no font of a network
 
 
@@ -45,17 +48,26 @@ def app(
     from mien.weights import shipped
 
     studio = Studio(weights or shipped(), detector)
-    page = build(studio)
-    page.queue(default_concurrency_limit=1).launch(
+    launch(build(studio), server_port=port, inbrowser=browser)
+
+
+def launch(page: Any, **options: Any) -> str:
+    """Serve what ``build`` returned on 127.0.0.1; return its address.
+
+    Args:
+        page: ``gradio.Blocks``.
+        options: Further options of ``Blocks.launch``.
+    """
+    _, address, _ = page.queue(default_concurrency_limit=1).launch(
         server_name="127.0.0.1",
-        server_port=port,
         share=False,
-        inbrowser=browser,
         quiet=True,
         footer_links=[],
         ssr_mode=False,
         theme=_gradio().themes.Base(**_THEME),
+        **options,
     )
+    return str(address)
 
 
 def build(studio: Studio) -> Any:
@@ -65,6 +77,7 @@ def build(studio: Studio) -> Any:
         MissingExtraError: The extra ``app`` is not installed.
     """
     gr = _gradio()
+    folder = tempfile.TemporaryDirectory(prefix="mien-")  # ends with the page
     names = list(studio.editors)
     tasks = [t for t in TASKS if any(t in studio.tasks(name) for name in names)]
 
@@ -96,7 +109,8 @@ def build(studio: Studio) -> Any:
         if photo is None:
             return None
         strengths = dict(zip(tasks, values, strict=True))
-        return studio.preview(name, photo.faces[int(face)], strengths, driver)
+        crop = studio.preview(name, photo.faces[int(face)], strengths, driver)
+        return cast(Image, cv2.resize(crop, (_SHOWN, _SHOWN), interpolation=cv2.INTER_CUBIC))
 
     @said
     def edited(
@@ -106,7 +120,7 @@ def build(studio: Studio) -> Any:
             raise ConfigError("Upload a photo first.")
         strengths = dict(zip(tasks, values, strict=True))
         data = studio.encode(name, photo, int(face), strengths, driver)
-        path = Path(tempfile.mkdtemp(prefix="mien-")) / "edited.png"
+        path = Path(tempfile.mkdtemp(dir=folder.name)) / "edited.png"
         write_bytes(path, data)
         from mien.faces.provenance import inspect
 
@@ -125,7 +139,7 @@ def build(studio: Studio) -> Any:
     def leaked(name: str, table: str) -> tuple[str, str]:
         from mien.evaluate.leakage import evaluate_leakage
 
-        out = Path(tempfile.mkdtemp(prefix="mien-"))
+        out = Path(tempfile.mkdtemp(dir=folder.name))
         report = evaluate_leakage(name, [table], out=out)
         return str(out / "leakage.png"), report.markdown()
 
@@ -140,8 +154,8 @@ def build(studio: Studio) -> Any:
         photo, face, driver = gr.State(None), gr.State(0), gr.State(None)
         gr.Markdown(
             "Edit photos of yourself, or of people who agreed to it. Every picture that you "
-            "download says that it was edited. Photos stay on this computer and are deleted "
-            "within two hours."
+            "download says that it was edited. Photos stay on this computer; the app deletes its "
+            "copies when it ends."
         )
         with gr.Row():
             with gr.Column():
@@ -154,6 +168,7 @@ def build(studio: Studio) -> Any:
                     height=120,
                     elem_id="faces",
                     object_fit="contain",
+                    fit_columns=False,
                     buttons=[],
                 )
                 other = gr.Image(
