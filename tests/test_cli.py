@@ -121,7 +121,7 @@ def test_unknown_commands_and_options(run: Run) -> None:
     assert run("edit", "neutralize", "a.jpg", "--out", "b.png")[0] == 2
 
 
-def test_edit_and_verify(run: Run, small_weights: Path, tmp_path: Path) -> None:
+def test_edit_and_inspect(run: Run, small_weights: Path, tmp_path: Path) -> None:
     photo, out = ASSETS / "030_smiling.jpg", tmp_path / "calm.png"
     code, said, _ = run(
         "edit", "neutralise", photo, "--out", out, "--strength", "0", "-w", small_weights
@@ -132,21 +132,36 @@ def test_edit_and_verify(run: Run, small_weights: Path, tmp_path: Path) -> None:
     provenance = read_provenance(out)
     assert provenance is not None
     assert provenance.record.weights == "small"
-    code, said, _ = run("verify", out)
+    code, said, _ = run("inspect", out)
     assert code == 0
     assert "neutralise, strength 0, weights small (SHA-256 " in said
     assert "not changed since" in said
-    assert "does not say" in run("verify", photo)[1]
+    assert "method facecycle" in said
+    assert "made of: Photo (parentOf, image/jpeg, without a history of its own)" in said
+    assert run("verify", out)[:2] == (0, said)  # its former name
+    assert "says nothing" in run("inspect", photo)[1]
 
 
-def test_verify_fails_on_altered_pictures(run: Run, small_weights: Path, tmp_path: Path) -> None:
+def test_edit_without_provenance_says_what_is_lost(run: Run, small_weights, tmp_path: Path) -> None:
+    photo, out = ASSETS / "030_smiling.jpg", tmp_path / "calm.png"
+    command = ("edit", "neutralise", photo, "--out", out, "-w", small_weights)
+    code, _, err = run(*command, "--no-provenance")
+    assert code == 0
+    assert "no C2PA manifest" in err
+    assert read_provenance(out) is None
+    assert run("inspect", out)[1].startswith("It says nothing")
+    assert "manifest" not in run(*command)[2]
+
+
+def test_inspect_fails_on_altered_pictures(run: Run, small_weights: Path, tmp_path: Path) -> None:
     out = tmp_path / "calm.jpg"
     run("edit", "neutralise", ASSETS / "030_smiling.jpg", "--out", out, "-w", small_weights)
     data = bytearray(out.read_bytes())
     data[-40] ^= 1
     out.write_bytes(data)
-    code, said, _ = run("verify", out)
+    code, said, _ = run("inspect", out)
     assert code == 1
+    assert "Failed check: assertion.dataHash.mismatch" in said
     assert "cannot be relied on" in said
 
 
@@ -175,6 +190,37 @@ def test_weights_and_licences(run: Run, small_weights: Path) -> None:
     assert "mien: Apache-2.0" in said
     assert "CC BY 4.0" in said
     assert "torch: " in said
+
+
+def test_licences_for_commercial_use(run: Run, fails, small_weights, tmp_path: Path) -> None:
+    for name in ("facecycle", "pcl", "derl", "ipgan"):
+        assert f"{name} (non-commercial research only" in fails("licences", name, "--commercial")
+    assert "commercial" in fails("licences", "--commercial")
+    # The landmark network finds the faces of free weights, too.
+    free = tmp_path / "free.safetensors"
+    free.write_bytes(small_weights.read_bytes())
+    card = json.loads(small_weights.with_suffix(".json").read_text())
+    free.with_suffix(".json").write_text(json.dumps({**card, "licence": "CC BY 4.0"}))
+    said = fails("licences", free, "--commercial")
+    assert "landmarks (" in said
+    assert "free" not in said
+    write_table(tmp_path / "table", persons=1, frames=2, size=64)
+    code, said, _ = run("licences", tmp_path / "table")
+    assert code == 0
+    assert str(tmp_path / "table") in said.partition("tables\n")[2]
+
+
+def test_terms_that_forbid_commercial_use() -> None:
+    from mien.files.errors import LicenceError
+    from mien.weights.licences import check_commercial
+
+    for terms in ("CC BY 4.0", "MIT", "Apache-2.0"):
+        check_commercial({"weights": {"a": terms}, "tables": {"b": terms}})
+    for terms in ("CC BY-NC-SA 4.0", "non-commercial use", "MT: research only", "not stated"):
+        for part in ("weights", "tables"):
+            with pytest.raises(LicenceError, match=r"b \("):
+                check_commercial({part: {"a": "MIT", "b": terms}})
+    check_commercial({"packages": {"a": "not stated"}})
 
 
 # Bad input ---------------------------------------------------------------------------------------
@@ -244,7 +290,7 @@ def test_text_named_jpg(fails, small_weights: Path, tmp_path: Path) -> None:
     photo.write_text("These are notes.\n")
     said = fails("edit", "neutralise", photo, "--out", tmp_path / "o.png", "-w", small_weights)
     assert "is not a JPEG, PNG or WebP picture" in said
-    assert "is not a JPEG" in fails("verify", photo)
+    assert "is not a JPEG" in fails("inspect", photo)
     assert photo.read_text() == "These are notes.\n"
 
 
@@ -324,8 +370,8 @@ def test_interrupted_commands_exit_with_130() -> None:
         "from mien.cli import main\n"
         # What a shell starts in the background inherits an ignored SIGINT.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "p.read_provenance = lambda file: os.kill(os.getpid(), signal.SIGINT)\n"
-        "sys.argv = ['mien', 'verify', 'x.png']\n"
+        "p.inspect = lambda file: os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.argv = ['mien', 'inspect', 'x.png']\n"
         "main()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -8,6 +8,7 @@ The verbs, each of which is also a command (``mien VERB --help``):
 * ``embed(weights, sources)``: the codes of every face.
 * ``evaluate(encoders, tasks, data=...)``: measure encoders on public test sets.
 * ``edit(task, photos)``: edit the faces of whole photos.
+* ``serve(weights)``: codes and edits over HTTP.
 
 Nothing heavy is imported before a verb is used.
 """
@@ -26,12 +27,13 @@ if TYPE_CHECKING:
     from mien.edit.codes import embed as embed
     from mien.edit.photos import edit as edit
     from mien.evaluate.report import evaluate as evaluate
+    from mien.serve.server import serve as serve
     from mien.train.loop import train as train
     from mien.weights import load as load
 
     __version__: str
 
-# verb -> module and function; train, evaluate and edit are packages of the same name as well
+# verb -> module and function; train, evaluate, edit and serve are packages of the same name as well
 _VERBS = {
     "load": "mien.weights",
     "prepare": "mien.data.prepare",
@@ -39,9 +41,10 @@ _VERBS = {
     "embed": "mien.edit.codes",
     "evaluate": "mien.evaluate.report",
     "edit": "mien.edit.photos",
+    "serve": "mien.serve.server",
 }
 
-__all__ = ["__version__", "edit", "embed", "evaluate", "load", "prepare", "train"]
+__all__ = ["__version__", "edit", "embed", "evaluate", "load", "prepare", "serve", "train"]
 
 
 class _VerbPackage(ModuleType):

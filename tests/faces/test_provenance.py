@@ -7,6 +7,7 @@ import json
 import stat
 import sys
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from PIL import Image as Pillow
 
 from mien.faces import provenance
 from mien.faces.image import encode_image, read_image
-from mien.faces.provenance import EditRecord, read_provenance, write_edited
+from mien.faces.provenance import EditRecord, inspect, read_provenance, write_edited
 from mien.files.errors import ImageError
 
 RECORD = EditRecord("neutralise", 0.75, "facecycle", "ab" * 32)
@@ -69,6 +70,66 @@ def test_history_of_an_edited_picture_is_carried_on(tmp_path: Path, image: np.nd
     assert found.state == "valid"
     with c2pa.Reader("image/png", io.BytesIO(second.read_bytes())) as reader:
         assert len(json.loads(reader.json())["manifests"]) == 2
+
+
+def test_inspect_tells_the_whole_history(tmp_path: Path, image: np.ndarray) -> None:
+    pytest.importorskip("c2pa")
+    first, second = tmp_path / "first.jpg", tmp_path / "second.png"
+    write_edited(first, image, RECORD, original=encode_image(image, "WEBP"))
+    later = EditRecord("frontalise", 1.0, "derl", "cd" * 32, "derl")
+    write_edited(second, image, later, original=first.read_bytes())
+    found = inspect(second)
+    assert found.state == "valid"
+    assert found.record == later
+    assert not found.failures
+    assert [step.record for step in found.steps] == [later, RECORD]
+    edited = "c2pa.edited (compositeWithTrainedAlgorithmicMedia)"
+    assert all(edited in step.actions for step in found.steps)
+    assert found.steps[0].ingredients == (
+        "Photo (parentOf, image/jpeg, with a history of its own)",
+    )
+    assert "without a history" in found.steps[1].ingredients[0]
+    said = str(found)
+    assert said.index("frontalise, strength 1, weights derl") < said.index("Manifest 2 of 2")
+    assert "method derl" in said
+
+
+def test_inspect_reads_what_others_signed(tmp_path: Path, image: np.ndarray) -> None:
+    c2pa = pytest.importorskip("c2pa")
+    certificates, key = provenance._credentials()
+    info = c2pa.C2paSignerInfo(c2pa.C2paSigningAlg.ES256, certificates, key, None)
+    source = "http://cv.iptc.org/newscodes/digitalsourcetype/digitalCapture"
+    created = {"action": "c2pa.created", "digitalSourceType": source}
+    manifest = {
+        "claim_generator_info": [{"name": "a camera", "version": "1"}],
+        "assertions": [{"label": "c2pa.actions.v2", "data": {"actions": [created]}}],
+    }
+    target = io.BytesIO()
+    plain = io.BytesIO(encode_image(image))
+    with c2pa.Signer.from_info(info) as signer, c2pa.Builder.from_json(json.dumps(manifest)) as b:
+        b.sign(signer, "image/png", plain, target)
+    (tmp_path / "camera.png").write_bytes(target.getvalue())
+    found = inspect(tmp_path / "camera.png")
+    assert found.state == "valid"
+    assert found.record is None
+    assert read_provenance(tmp_path / "camera.png") is None
+    assert "by a camera 1" in str(found)
+    assert "action: c2pa.created (digitalCapture)" in str(found)
+    write_edited(tmp_path / "edited.png", image, RECORD, original=target.getvalue())
+    assert [s.generator for s in inspect(tmp_path / "edited.png").steps][1] == "a camera 1"
+
+
+def test_inspect_of_exif_alone_and_of_nothing(tmp_path: Path, image: np.ndarray) -> None:
+    write_edited(tmp_path / "edited.png", image, RECORD)
+    with Pillow.open(tmp_path / "edited.png") as opened:
+        opened.save(tmp_path / "stripped.png", exif=opened.getexif())
+    found = inspect(tmp_path / "stripped.png")
+    assert (found.state, found.record, found.steps) == ("unsigned", RECORD, ())
+    assert "EXIF note says this" in str(found)
+    (tmp_path / "plain.png").write_bytes(encode_image(image))
+    assert inspect(tmp_path / "plain.png").state is None
+    with pytest.raises(ImageError, match="does not exist"):
+        inspect(tmp_path / "nothing.png")
 
 
 def test_nothing_but_the_edit_is_written(tmp_path: Path, image: np.ndarray) -> None:
@@ -153,6 +214,13 @@ def test_key_is_private_and_made_once(tmp_path: Path, image: np.ndarray) -> None
     write_edited(tmp_path / "b.png", image, RECORD)
     assert key.read_bytes() == before
     assert not list(folder.glob("*.tmp"))
+
+
+def test_threads_share_the_key(tmp_path: Path, image: np.ndarray) -> None:
+    paths = [tmp_path / f"{i}.png" for i in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda path: write_edited(path, image, RECORD), paths))
+    assert {found.state for p in paths if (found := read_provenance(p))} == {"valid"}
 
 
 def test_damaged_certificate_is_made_anew(tmp_path: Path, image: np.ndarray) -> None:

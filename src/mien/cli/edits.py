@@ -78,10 +78,20 @@ def edit(
         list[str] | None,
         typer.Option(help="NAME=STRENGTH, for make-up: lips, eyes or skin; as often as you like."),
     ] = None,
+    provenance: Annotated[
+        bool,
+        typer.Option(
+            "--provenance/--no-provenance",
+            help="Sign what is written: a C2PA manifest and an EXIF note.",
+        ),
+    ] = True,
 ) -> None:
     """Edit the faces of photos. Every picture written says that it was edited."""
     from mien.edit.photos import edit_each as run
+    from mien.faces.provenance import OMITTED
 
+    if not provenance:
+        print(f"mien: {OMITTED}", file=sys.stderr)
     for edited in run(
         task.value,
         sources,
@@ -93,6 +103,7 @@ def edit(
         driver_face=driver_face,
         detector=detector,
         regions=_strengths(region or []),
+        provenance=provenance,
     ):
         print(edited.path)
 

@@ -1,4 +1,4 @@
-"""Commands that tell where something comes from: weights, licences, verify."""
+"""Commands that tell where something comes from: weights, licences, inspect."""
 
 from __future__ import annotations
 
@@ -39,32 +39,59 @@ def weights(
         print(f"  licence: {card.get('licence', 'not stated')}")
 
 
-@app.command(epilog=examples("mien licences"))
-def licences() -> None:
+@app.command(
+    epilog=examples(
+        "mien licences",
+        "mien licences facecycle TABLE --commercial",
+        "mien licences runs/pcl/weights.safetensors --commercial",
+    )
+)
+def licences(
+    loaded: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[WEIGHTS|TABLE]...",
+            help="Shipped names, .safetensors files and tables of faces; all that ships if none.",
+        ),
+    ] = None,
+    commercial: Annotated[
+        bool,
+        typer.Option("--commercial", help="Fail where the terms forbid commercial use."),
+    ] = False,
+) -> None:
     """Print under which terms code, weights, pictures, data sets and packages stand."""
+    from mien.weights.licences import check_commercial
     from mien.weights.licences import licences as run
 
-    for part, entries in run().items():
+    found = run(loaded or ())
+    for part, entries in found.items():
         print(part)
         for name, terms in entries.items():
             print(f"  {name}: {terms}")
+    if commercial:
+        check_commercial(found)
 
 
 @app.command(
     epilog=examples(
-        "mien verify edited.png",
+        "mien inspect edited.png",
     )
 )
-def verify(
-    file: Annotated[Path, typer.Argument(help="A picture.")],
+def inspect(
+    file: Annotated[Path, typer.Argument(help="A picture, or an MP4 video.")],
 ) -> None:
-    """Show how a picture was edited and whether it was changed since. Exits with 1 if altered."""
-    from mien.faces.provenance import read_provenance
+    """Show a file's history and whether it was changed since. Exits with 1 if altered."""
+    from mien.faces.provenance import inspect as run
 
-    found = read_provenance(file)
-    if found is None:
-        print(f"{file} does not say that mien edited it.")
-        return
+    found = run(file)
     print(found)
     if found.state == "altered":
         raise typer.Exit(1)
+
+
+@app.command(epilog=examples("mien verify edited.png"), hidden=True)
+def verify(
+    file: Annotated[Path, typer.Argument(help="A picture, or an MP4 video.")],
+) -> None:
+    """Do what inspect does, under its former name."""
+    inspect(file)

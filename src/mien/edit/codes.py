@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from tqdm import tqdm
 
 from mien.data.table import Table
-from mien.edit.photos import Editor, crops_to_tensor
+from mien.edit.photos import Editor
 from mien.edit.sources import photo_files
 from mien.faces.face import Image
 from mien.faces.find import Finder, choose
@@ -164,12 +163,8 @@ def _faces(
                 yield {**row, "face": 0}, crop, 1
 
 
-@torch.inference_mode()
 def _encode(editor: Editor, rows: list[dict[str, Any]], crops: list[Image]) -> pa.RecordBatch:
-    try:
-        codes = editor.method.encode(crops_to_tensor(crops, editor.size))
-    except NotImplementedError:
-        raise ConfigError(f"The method {editor.method.name} has no codes.") from None
+    codes = editor.encode(crops)
     columns = {
         "source": pa.array([r["source"] for r in rows], pa.string()),
         "face": pa.array([r["face"] for r in rows], pa.int32()),
@@ -180,6 +175,6 @@ def _encode(editor: Editor, rows: list[dict[str, Any]], crops: list[Image]) -> p
         },
     }
     for factor, values in codes.items():
-        flat = np.ascontiguousarray(values.float().numpy())
+        flat = np.ascontiguousarray(values)
         columns[factor] = pa.array(list(flat), pa.list_(pa.float32()))
     return pa.RecordBatch.from_pydict(columns)

@@ -19,7 +19,7 @@ from mien.edit.tasks import Task, find_task
 from mien.faces.align import invert, transform_points
 from mien.faces.face import Array, Face, Image
 from mien.faces.find import Finder, choose
-from mien.faces.image import IMAGE_SUFFIXES, check_image, encode_image, read_image
+from mien.faces.image import IMAGE_SUFFIXES, check_image, encode_image, read_image, write_image
 from mien.faces.paste import face_mask, paste_change, warp_photo
 from mien.faces.provenance import EditRecord, write_edited
 from mien.files.errors import ConfigError, MienError
@@ -97,7 +97,7 @@ class Editor:
 
     def record(self, task: str, strength: float) -> EditRecord:
         """Return what an edited picture says about its edit."""
-        return EditRecord(task, strength, self.name, self.sha256)
+        return EditRecord(task, strength, self.name, self.sha256, self.method.name)
 
     def apply(
         self,
@@ -177,6 +177,22 @@ class Editor:
         pairs = zip(tensor_to_images(images), tensor_to_images(edit.images), flows, strict=True)
         return [Change(old, new, moved) for old, new, moved in pairs]
 
+    @torch.inference_mode()
+    def encode(self, crops: Sequence[Image]) -> dict[str, Array]:
+        """Return the codes of crops in one batch: factor → float32 ``(B, D)``.
+
+        Args:
+            crops: uint8 ``(s, s, 3)`` each.
+
+        Raises:
+            ConfigError: The method has no codes.
+        """
+        try:
+            codes = self.method.encode(crops_to_tensor(crops, self.size))
+        except NotImplementedError:
+            raise ConfigError(f"The method {self.method.name} has no codes.") from None
+        return {factor: values.float().numpy() for factor, values in codes.items()}
+
 
 @dataclass(frozen=True, eq=False)
 class Change:
@@ -226,6 +242,7 @@ def edit(
     detector: str = "dlib",
     finder: Finder | None = None,
     regions: Mapping[str, float] | None = None,
+    provenance: bool = True,
 ) -> list[Edited]:
     """Edit whole photos.
 
@@ -245,6 +262,7 @@ def edit(
         detector: Face detector; ``crop`` for pictures that are face crops already.
         finder: Replaces the finder that ``detector`` names.
         regions: Strength by region (``lips``, ``eyes``, ``skin``), for make-up.
+        provenance: Sign what is written; False leaves no mark that it was edited.
 
     Returns:
         One edited photo each.
@@ -270,6 +288,7 @@ def edit(
             detector=detector,
             finder=finder,
             regions=regions,
+            provenance=provenance,
         )
     )
 
@@ -287,6 +306,7 @@ def edit_each(
     detector: str = "dlib",
     finder: Finder | None = None,
     regions: Mapping[str, float] | None = None,
+    provenance: bool = True,
 ) -> Iterator[Edited]:
     """Edit whole photos as ``edit`` does, one at a time, so that memory does not grow."""
     editor = Editor(weights, detector, finder)
@@ -307,8 +327,10 @@ def edit_each(
                 faces if face == "all" and faces else [choose(faces, face, name, picture.shape)]
             )
             image = editor.apply(task, picture, chosen, guide, strength, regions)
-            if target is not None:
+            if target is not None and provenance:
                 write_edited(target, image, record, data)
+            elif target is not None:
+                write_image(target, image)
         except MienError as error:
             if target is None or len(sources) == 1:
                 raise

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def write_sheet(path: Path, rows: list[Tensor], task: str, weights: str | Path | Method) -> None:
-    """Write rows of faces under each other, with the record that ``mien verify`` reads.
+    """Write rows of faces under each other, with the record that ``mien inspect`` reads.
 
     Args:
         path: Target, a PNG file.

@@ -115,6 +115,15 @@ def read_image_sized(
     return array, (width, height)
 
 
+def declared_size(source: str | Path | bytes, *, max_bytes: int = MAX_BYTES) -> tuple[int, int]:
+    """Return the (width, height) that a picture declares; nothing is decoded.
+
+    Raises:
+        ImageError: No such file, too large a file or side, not a JPEG, PNG or WebP, or damaged.
+    """
+    return _open(source, LONGEST_SIDE**2, max_bytes).size
+
+
 def decode_image(data: bytes) -> Image:
     """Decode a picture of any size that ``encode_image`` made, e.g. a cell of a table of faces.
 

@@ -16,6 +16,7 @@ import dataclasses
 import io
 import json
 import os
+import threading
 import warnings
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -33,6 +34,13 @@ State = Literal["valid", "untrusted", "altered", "unsigned"]
 _SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
 _LABEL = "org.mien.edit"
 _VALID_DAYS = 3650
+_MAKING = threading.Lock()
+# What --no-provenance leaves out, in the words of the command line.
+OMITTED = (
+    "The edited pictures do not say that they were edited: no C2PA manifest (the edit, method, "
+    "hash of the weights, the photo they were made of, and any history that the photo had) and no "
+    "EXIF note. Nobody can tell them from photos. Where the law asks for a mark, add one."
+)
 _STATES: dict[State, str] = {
     "valid": "Signed on this computer and not changed since.",
     "untrusted": "Signed with a certificate that this computer does not know; not changed since.",
@@ -50,6 +58,7 @@ class EditRecord:
         strength: From 0 to 1.
         weights: Name of the weights.
         weights_sha256: Hex SHA-256 of the weight file; empty if they were never in a file.
+        method: Name of the method.
         version: Version of mien.
     """
 
@@ -57,6 +66,7 @@ class EditRecord:
     strength: float
     weights: str
     weights_sha256: str = ""
+    method: str = ""
     version: str = dataclasses.field(default_factory=lambda: version("mien"))
 
 
@@ -74,11 +84,13 @@ class Provenance:
     state: State
 
     def __str__(self) -> str:
-        """Return the plain text that ``mien verify`` prints."""
+        """Return the plain text of an edit."""
         r = self.record
         weights = f"{r.weights} (SHA-256 {r.weights_sha256})" if r.weights_sha256 else r.weights
+        method = f", method {r.method}" if r.method else ""
         return (
-            f"Edited with mien {r.version}: {r.task}, strength {r.strength:g}, weights {weights}.\n"
+            f"Edited with mien {r.version}: {r.task}, strength {r.strength:g}, "
+            f"weights {weights}{method}.\n"
             f"{_STATES[self.state]}"
         )
 
@@ -158,6 +170,85 @@ def read_provenance(path: str | Path) -> Provenance | None:
     return Provenance(_record(values), "unsigned")
 
 
+@dataclass(frozen=True)
+class Step:
+    """One manifest of a file's history.
+
+    Attributes:
+        generator: What wrote it, e.g. ``mien 0.1.0``.
+        title: Title of the file at that time.
+        actions: What was done, e.g. ``c2pa.edited``; with the digital source type if there is one.
+        record: The edit, if mien wrote the manifest.
+        ingredients: What the file was made of, in words.
+    """
+
+    generator: str
+    title: str
+    actions: tuple[str, ...]
+    record: EditRecord | None
+    ingredients: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a file says about where it comes from.
+
+    Attributes:
+        state: As for ``Provenance``; None if the file says nothing.
+        steps: Its C2PA manifests, the newest first.
+        record: The newest edit by mien: of the manifest, else of the EXIF note.
+        failures: Codes of the checks that failed (C2PA specification), e.g.
+            ``assertion.dataHash.mismatch``.
+    """
+
+    state: State | None
+    steps: tuple[Step, ...] = ()
+    record: EditRecord | None = None
+    failures: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """Return the plain text that ``mien inspect`` prints."""
+        if self.state is None:
+            return "It says nothing about its history: no C2PA manifest, no note by mien."
+        lines = []
+        if self.record is not None:
+            lines.append(str(Provenance(self.record, self.state)))
+        else:
+            lines.append(_STATES[self.state])
+        lines += [f"Failed check: {code}" for code in self.failures]
+        for number, step in enumerate(self.steps, 1):
+            title = f" ({step.title})" if step.title else ""
+            lines.append(f"Manifest {number} of {len(self.steps)}, by {step.generator}{title}")
+            lines += [f"  action: {action}" for action in step.actions]
+            lines += [f"  made of: {ingredient}" for ingredient in step.ingredients]
+        if not self.steps:
+            lines.append("There is no C2PA manifest; the EXIF note says this.")
+        return "\n".join(lines)
+
+
+def inspect(path: str | Path) -> Inspection:
+    """Read and verify the whole history of a picture or an MP4 video, whoever wrote it.
+
+    Raises:
+        ImageError: Neither a picture that can be read nor an MP4 video.
+    """
+    path = Path(path)
+    data = path.read_bytes() if path.is_file() else b""
+    video = _mime_of(data) == "video/mp4"
+    if not video:
+        read_image(path, min_side=1)  # a damaged file is an error, not one without a history
+    store = _read_store(data)
+    if store is not None:
+        state, failures, manifests = store
+        steps = tuple(_step(manifest) for manifest in manifests)
+        record = steps[0].record if steps else None
+        return Inspection(state, steps, record, tuple(sorted(failures)))
+    values = {} if video else read_metadata(path)
+    if values.get("edited_by") == "mien":
+        return Inspection("unsigned", record=_record(values))
+    return Inspection(None)
+
+
 def config_folder() -> Path:
     """Return the folder of the user's certificate (XDG_CONFIG_HOME or ``~/.config``)."""
     base = os.environ.get("XDG_CONFIG_HOME")
@@ -174,7 +265,10 @@ def _record(values: dict[str, Any]) -> EditRecord:
         strength = float(values.get("strength", "nan"))
     except (TypeError, ValueError):
         strength = float("nan")
-    text = {k: str(values.get(k, "")) for k in ("task", "weights", "weights_sha256", "version")}
+    text = {
+        k: str(values.get(k, ""))
+        for k in ("task", "weights", "weights_sha256", "method", "version")
+    }
     return EditRecord(strength=strength, **text)
 
 
@@ -221,6 +315,16 @@ def _sign(data: bytes, record: EditRecord, original: bytes | None) -> bytes:
 
 def _read_manifest(data: bytes) -> Provenance | None:
     """Return the newest edit by mien in the manifest of an encoded picture."""
+    store = _read_store(data)
+    if store is None:
+        return None
+    state, _, manifests = store
+    record = _step(manifests[0]).record if manifests else None
+    return None if record is None else Provenance(record, state)
+
+
+def _read_store(data: bytes) -> tuple[State, set[str], list[dict[str, Any]]] | None:
+    """Return state, failed checks and manifests of a file, the active manifest first."""
     try:
         import c2pa
     except ImportError:
@@ -235,12 +339,9 @@ def _read_manifest(data: bytes) -> Provenance | None:
             if reader is None:
                 return None
             with reader:
-                manifest = reader.get_active_manifest() or {}
+                store = json.loads(reader.json())
                 results = reader.get_validation_results() or {}
     except c2pa.C2paError:  # cut off or overwritten: nothing can be read out of it
-        return None
-    found = [a["data"] for a in manifest.get("assertions", []) if a.get("label") == _LABEL]
-    if not found:
         return None
     failures = {f["code"] for f in results.get("activeManifest", {}).get("failure", [])}
     state: State = "valid"
@@ -248,7 +349,39 @@ def _read_manifest(data: bytes) -> Provenance | None:
         state = "altered"
     elif failures:
         state = "untrusted"
-    return Provenance(_record(found[0]), state)
+    manifests = dict(store.get("manifests", {}))
+    newest = manifests.pop(store.get("active_manifest"), None)
+    ordered = [] if newest is None else [newest]
+    # From parent to parent; what else there is (other ingredients) stands at the end.
+    for each in ordered:
+        for ingredient in each.get("ingredients", []):
+            parent = manifests.pop(ingredient.get("active_manifest"), None)
+            if parent is not None:
+                ordered.append(parent)
+    return state, failures, [*ordered, *manifests.values()]
+
+
+def _step(manifest: dict[str, Any]) -> Step:
+    """Put a manifest of the C2PA library's JSON into words."""
+    agents = manifest.get("claim_generator_info") or [{"name": manifest.get("claim_generator")}]
+    agent = agents[0]
+    generator = f"{agent.get('name') or 'unknown'} {agent.get('version') or ''}".strip()
+    actions: list[str] = []
+    record = None
+    for assertion in manifest.get("assertions", []):
+        label, data = str(assertion.get("label")), assertion.get("data")
+        if label.startswith("c2pa.actions") and isinstance(data, dict):
+            for action in data.get("actions", []):
+                kind = str(action.get("digitalSourceType", "")).rpartition("/")[2]
+                actions.append(f"{action.get('action')}{f' ({kind})' if kind else ''}")
+        elif label == _LABEL and isinstance(data, dict):
+            record = _record(data)
+    ingredients = tuple(
+        f"{i.get('title') or 'a file'} ({i.get('relationship')}, {i.get('format')}, "
+        f"{'with' if i.get('active_manifest') else 'without'} a history of its own)"
+        for i in manifest.get("ingredients", [])
+    )
+    return Step(generator, str(manifest.get("title") or ""), tuple(actions), record, ingredients)
 
 
 def _mime_of(data: bytes) -> str:
@@ -256,6 +389,8 @@ def _mime_of(data: bytes) -> str:
         return "image/jpeg"
     if data.startswith(b"\x89PNG"):
         return "image/png"
+    if data[4:8] == b"ftyp":
+        return "video/mp4"
     return "image/webp" if data[8:12] == b"WEBP" else ""
 
 
@@ -263,13 +398,14 @@ def _credentials() -> tuple[bytes, bytes]:
     """Return the user's certificate chain and private key (PEM), made at first use."""
     folder = config_folder()
     chain, key = folder / "certificate.pem", folder / "key.pem"
-    if not (chain.is_file() and key.is_file() and _current(chain.read_bytes())):
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        root_pem, chain_pem, key_pem = _new_credentials()
-        # The key goes last: an interrupted run leaves no key that lacks its certificate.
-        for file, content in ((folder / "root.pem", root_pem), (chain, chain_pem), (key, key_pem)):
-            _write_private(file, content)
-    return chain.read_bytes(), key.read_bytes()
+    with _MAKING:  # threads that sign their first pictures at one time
+        if not (chain.is_file() and key.is_file() and _current(chain.read_bytes())):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            root, *pair = _new_credentials()
+            # The key goes last: an interrupted run leaves no key that lacks its certificate.
+            for file, content in zip((folder / "root.pem", chain, key), (root, *pair), strict=True):
+                _write_private(file, content)
+        return chain.read_bytes(), key.read_bytes()
 
 
 def _write_private(path: Path, data: bytes) -> None:

@@ -34,6 +34,10 @@ class CheckpointError(MienError):
     """A checkpoint cannot be written, read or resumed from."""
 
 
+class LicenceError(MienError):
+    """Terms of weights or data forbid what they shall be used for."""
+
+
 class MissingExtraError(MienError):
     """An optional dependency is not installed."""
 
