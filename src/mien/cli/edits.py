@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from mien.cli.root import Detector, WeightsFile, app, examples
+from mien.cli.root import Detector, app, examples
 from mien.edit.tasks import TASKS
 
 Weights = Annotated[
@@ -94,28 +94,52 @@ def edit(
     epilog=examples(
         "mien embed facecycle photos/ --out codes.parquet",
         "mien embed runs/facecycle/laptop/weights.safetensors TABLE --out codes.parquet",
+        "mien embed onnx:identity_teacher.onnx,mean=127,std=128 TABLE --out teacher.parquet",
+        "mien embed pcl TABLE --out codes/ --num-shards 16 --shard 3",
     )
 )
 def embed(
-    weights: WeightsFile,
+    encoder: Annotated[
+        str,
+        typer.Argument(
+            help="Shipped name, .safetensors file, or another encoder: onnx:FILE[,mean=N][,std=N]"
+            "[,size=N][,channels=bgr][,output=NAME], dlib:FILE, NAME@CODE, hog, lbp."
+        ),
+    ],
     sources: Annotated[
         list[Path],
         typer.Argument(metavar="SRC...", help="Pictures, folders, or tables of faces."),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Parquet file, one row a face.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", help="Parquet file, one row a face; with --num-shards a folder of them."
+        ),
+    ],
     face: Annotated[
         str, typer.Option(help="all, only, largest, central, or a number (0 is the largest).")
     ] = "all",
     detector: Detector = "dlib",
     batch_size: Annotated[int, typer.Option(help="Faces in a call of the network.")] = 64,
+    num_shards: Annotated[
+        int | None, typer.Option(help="Cut the pictures into so many files.")
+    ] = None,
+    shard: Annotated[
+        int | None, typer.Option(help="Write this one only, from 0; the others elsewhere.")
+    ] = None,
 ) -> None:
-    """Write the codes of every face. Codes can tell who a person is: keep them private."""
-    from mien.edit.codes import embed as run
+    """Write the codes of every face. Codes can tell who a person is: keep them private.
+
+    The same command after a stop goes on where it was; finished shards are left as they are.
+    """
+    from mien.scale.files import embed_files as run
 
     found = run(
-        weights,
+        encoder,
         sources,
-        out=out,
+        out,
+        num_shards=num_shards,
+        shard=shard,
         face=face,
         detector=detector,
         batch_size=batch_size,
@@ -123,4 +147,5 @@ def embed(
     )
     for reason in found.skipped.values():
         print(f"skipped: {reason}", file=sys.stderr)
-    print(f"{found.table.num_rows} faces in {out}")
+    was = f" ({found.kept} of {len(found.files)} files were there)" if found.kept else ""
+    print(f"{found.faces} faces in {out}{was}")
