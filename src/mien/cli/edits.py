@@ -1,4 +1,4 @@
-"""Commands that take photos: demo, edit, embed."""
+"""Commands that take photos (demo, edit, embed), and export, which makes one of a file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from mien.cli.root import Detector, app, examples
+from mien.cli.root import Detector, WeightsFile, app, examples
 from mien.edit.tasks import TASKS
 
 Weights = Annotated[
@@ -127,6 +127,9 @@ def embed(
     shard: Annotated[
         int | None, typer.Option(help="Write this one only, from 0; the others elsewhere.")
     ] = None,
+    backend: Annotated[
+        str, typer.Option(help="What runs weights: torch, or onnx (onnxruntime).")
+    ] = "torch",
 ) -> None:
     """Write the codes of every face. Codes can tell who a person is: keep them private.
 
@@ -143,9 +146,31 @@ def embed(
         face=face,
         detector=detector,
         batch_size=batch_size,
+        backend=backend,
         progress=True,
     )
     for reason in found.skipped.values():
         print(f"skipped: {reason}", file=sys.stderr)
     was = f" ({found.kept} of {len(found.files)} files were there)" if found.kept else ""
     print(f"{found.faces} faces in {out}{was}")
+
+
+@app.command(
+    epilog=examples(
+        "mien export pcl --onnx pcl.onnx",
+        "mien export facecycle --task neutralise --onnx neutralise.onnx",
+        "mien embed onnx:pcl.onnx photos/ --out codes.parquet",
+    )
+)
+def export(
+    weights: WeightsFile,
+    onnx: Annotated[Path, typer.Option("--onnx", help="ONNX file to write.")],
+    task: Annotated[
+        TaskName | None, typer.Option(help="Edit to export; without it the encoder.")
+    ] = None,
+) -> None:
+    """Write an encoder or an edit as ONNX, after comparing it with torch."""
+    from mien.export.onnx import export as run
+
+    made = run(weights, onnx, None if task is None else task.value)
+    print(f"{made.path}: {', '.join(made.outputs)}; differs from torch by {made.difference:.1e}")

@@ -115,6 +115,13 @@ class Embedder:
             self._finder = Finder(self._detector, "tight", self.size)
         return self._finder
 
+    def call(self, name: str, sha256: str) -> None:
+        """Name it after the weights that its ONNX file was made of."""
+        self.name, self.sha256 = name, sha256
+        self.schema = self.schema.with_metadata(
+            {"mien.weights": name, "mien.weights_sha256": sha256}
+        )
+
     def __call__(self, crops: list[Image]) -> dict[str, Array]:
         """Return factor → float32 ``(B, D)`` of uint8 crops ``(s, s, 3)`` of any size."""
         return self._run(crops)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -21,7 +22,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from mien import weights as shelf
 from mien.edit.codes import PRIVATE, Embedder, Sources, no_face
+from mien.evaluate.encoders import is_weights
 from mien.faces.find import Finder
 from mien.files.atomic import atomic_path, write_text
 from mien.files.errors import ConfigError, TableError
@@ -61,6 +64,7 @@ def embed_files(
     detector: str = "dlib",
     finder: Finder | None = None,
     batch_size: int = 64,
+    backend: str = "torch",
     progress: bool = False,
 ) -> Written:
     """Write the codes of every face; the same call after a stop goes on where it was.
@@ -78,6 +82,8 @@ def embed_files(
         detector: Face detector (``mien.faces.detectors``).
         finder: Replaces the finder that ``detector`` names.
         batch_size: Faces in a call of the network.
+        backend: What runs weights: ``torch``, or ``onnx`` (onnxruntime, from an export that is
+            compared with torch first).
         progress: Show a progress bar.
 
     Raises:
@@ -93,10 +99,10 @@ def embed_files(
     if batch_size < 1:
         raise ConfigError(f"batch_size is at least 1, not {batch_size}.")
     pictures = Sources(sources)
-    embedder = Embedder(encoder, detector, finder)
+    embedder = _embedder(encoder, detector, finder, backend)
     # A method in memory has no name by which to know it again.
     what = embedder.sha256 or uuid.uuid4().hex
-    crops = [detector, str(face), embedder.size]
+    crops = [backend, detector, str(face), embedder.size]
     run = json.dumps([what, *crops, pictures.fingerprint, num_shards or 1])
     run = hashlib.sha256(run.encode()).hexdigest()
 
@@ -117,6 +123,25 @@ def embed_files(
         written.faces += int(metadata[_FACES])
         written.skipped |= json.loads(metadata[_SKIPPED])
     return written
+
+
+def _embedder(
+    encoder: str | Path | Method, detector: str, finder: Finder | None, backend: str
+) -> Embedder:
+    if backend == "torch":
+        return Embedder(encoder, detector, finder)
+    if backend != "onnx":
+        raise ConfigError(f"The backend is torch or onnx, not {backend!r}.")
+    if not isinstance(encoder, (str, Path)) or not is_weights(str(encoder)):
+        raise ConfigError("The backend onnx runs weights: give a shipped name or .safetensors.")
+    from mien.export.onnx import export
+
+    with tempfile.TemporaryDirectory() as folder:  # the session keeps the model in memory
+        file = Path(folder) / "encoder.onnx"
+        export(encoder, file)
+        made = Embedder(f"onnx:{file}", detector, finder)
+    made.call(Path(encoder).stem, str(shelf.card(encoder)["sha256"]))
+    return made
 
 
 def _targets(out: Path, num_shards: int | None, shard: int | None) -> list[tuple[int, Path]]:
