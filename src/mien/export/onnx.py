@@ -18,6 +18,7 @@ from mien.edit.tasks import find_task
 from mien.evaluate.onnx_model import CODES, PREPROCESSING
 from mien.files.atomic import atomic_path
 from mien.files.errors import ConfigError, MissingExtraError
+from mien.methods.landmarks import LandmarkTraining
 
 if TYPE_CHECKING:
     from mien.methods.base import Method
@@ -46,9 +47,10 @@ def export(weights: str | Path, out: str | Path, task: str | None = None) -> Exp
     """Write the encoder or an edit of a method as ONNX, for any number of pictures at a time.
 
     The file's inputs are float32 ``(B, 3, S, S)`` RGB in [-1, 1] (``images``, and ``drivers`` for
-    an edit that needs them). An encoder gives ``(B, D)`` by factor; an edit gives ``edited``
-    ``(B, 3, S, S)`` at full strength and, where something moves, ``flow``. The metadata says from
-    which method and weights it is, their licence, and what pictures it wants.
+    an edit that needs them). An encoder gives ``(B, D)`` by factor, the landmark network what
+    ``mien.faces.landmarks.LandmarkNet`` does (``points``, ``score``, ``pose``); an edit gives
+    ``edited`` ``(B, 3, S, S)`` at full strength and, where something moves, ``flow``. The metadata
+    says from which method and weights it is, their licence, and what pictures it wants.
 
     Args:
         weights: Shipped name or ``.safetensors`` file.
@@ -85,6 +87,7 @@ def export(weights: str | Path, out: str | Path, task: str | None = None) -> Exp
         except NotImplementedError:
             raise ConfigError(f"The method {method.name} has no codes to export.") from None
     names = network.names
+    codes = () if task or isinstance(method, LandmarkTraining) else names
     with atomic_path(out) as temporary:
         _trace(network, inputs[0], temporary, ("images", "drivers")[:count], names)
         model = onnx.load(str(temporary))
@@ -96,7 +99,7 @@ def export(weights: str | Path, out: str | Path, task: str | None = None) -> Exp
                 "mien.weights": Path(weights).stem,
                 "mien.weights_sha256": str(card["sha256"]),
                 "mien.licence": str(card.get("licence", "not stated")),
-                CODES: json.dumps(list(names) if task is None else []),
+                CODES: json.dumps([n for n in names if n in codes]),
                 PREPROCESSING: json.dumps(
                     {"size": size, "crop": "tight", "mean": 127.5, "std": 127.5, "channels": "rgb"}
                 ),
@@ -119,6 +122,9 @@ class _Encoder(nn.Module):
         self.names: tuple[str, ...] = ()
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        if isinstance(self.method, LandmarkTraining):
+            self.names = ("points", "score", "pose")
+            return tuple(self.method.net(images))
         codes = self.method.encode(images)
         self.names = tuple(codes)
         return tuple(code.flatten(1) for code in codes.values())
