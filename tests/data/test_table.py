@@ -155,3 +155,14 @@ def test_batches_of_some_rows(tmp_path, start, stop) -> None:
         for source in batch.column(0).to_pylist()
     ]
     assert found == [str(i) for i in range(13)][start:stop]
+
+
+def test_text_that_is_no_utf8_is_damage(tmp_path) -> None:
+    with TableWriter(tmp_path, crop="tight", size=8) as writer:
+        writer.add(Row(b"x", "abcdefgh"))
+    part = tmp_path / "part-00000.parquet"
+    data = part.read_bytes()
+    assert b"abcdefgh" in data
+    part.write_bytes(data.replace(b"abcdefgh", b"abc\xff\xfefgh"))
+    with pytest.raises(TableError, match="damaged"):
+        Table(tmp_path).column("source")

@@ -93,3 +93,10 @@ def test_a_malicious_file_executes_nothing(tmp_path: Path) -> None:
     assert not mark.exists()
     pickle.loads(attack)  # the attack works where pickles are executed
     assert mark.exists()
+
+
+@pytest.mark.parametrize("head", [b"RIFF\xdc\0\0\0WEBP", b"\x80\x02", b"PK\x03\x04", b""])
+def test_a_file_of_another_kind_is_one_plain_error(tmp_path: Path, head: bytes) -> None:
+    (tmp_path / "x.pth").write_bytes(head + bytes(range(200)))
+    with pytest.raises(WeightsError):
+        read_torch_file(tmp_path / "x.pth")

@@ -281,8 +281,9 @@ class Table:
                     low = max(start - here, 0)
                     high = len(batch) if stop is None else min(stop - here, len(batch))
                     if low < high:
+                        batch.validate(full=True)  # text that is no UTF-8 among others
                         yield batch.slice(low, high - low)
-            except (pa.ArrowInvalid, OSError) as error:
+            except (pa.ArrowException, OSError, ValueError, KeyError) as error:
                 raise TableError(f"{part} is damaged ({error}); prepare the table again.") from None
 
     def column(self, name: str) -> list[Any]:
