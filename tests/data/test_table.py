@@ -142,3 +142,27 @@ def test_write_info_is_what_the_file_holds(tmp_path):
     _write(tmp_path / "t", [_row(0)])
     info = write_info(tmp_path / "t", "tight", 112)
     assert json.loads((tmp_path / "t" / "table.json").read_text()) == info
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, None), (3, 9), (7, 8), (5, 5), (11, 99)])
+def test_batches_of_some_rows(tmp_path, start, stop) -> None:
+    with TableWriter(tmp_path, crop="tight", size=8, rows_per_part=4) as writer:
+        for number in range(13):
+            writer.add(Row(b"x", str(number)))
+    found = [
+        source
+        for batch in Table(tmp_path).batches(["source"], 3, start, stop)
+        for source in batch.column(0).to_pylist()
+    ]
+    assert found == [str(i) for i in range(13)][start:stop]
+
+
+def test_text_that_is_no_utf8_is_damage(tmp_path) -> None:
+    with TableWriter(tmp_path, crop="tight", size=8) as writer:
+        writer.add(Row(b"x", "abcdefgh"))
+    part = tmp_path / "part-00000.parquet"
+    data = part.read_bytes()
+    assert b"abcdefgh" in data
+    part.write_bytes(data.replace(b"abcdefgh", b"abc\xff\xfefgh"))
+    with pytest.raises(TableError, match="damaged"):
+        Table(tmp_path).column("source")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mien import weights
 from mien.evaluate.encoders import Encoder, datasets, encoder
+from mien.evaluate.onnx_model import OnnxModel
 from mien.files.errors import ConfigError, WeightsError
 from mien.files.weights import save_weights
 from mien.methods import base
@@ -254,3 +255,42 @@ def test_a_text_file_named_onnx_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.onnx").write_text("hello")
     with pytest.raises(ConfigError, match="not a usable ONNX model"):
         encoder(f"onnx:{tmp_path / 'x.onnx'}")
+
+
+def _reshaping_file(path: Path, shape: list[int], batch_dependent: bool = False) -> str:
+    """A model for one picture at a time whose output is a reshape of the channels' means."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    nodes = [helper.make_node("GlobalAveragePool", ["image"], ["mean"])]
+    if batch_dependent:  # subtract the mean over the batch: of one picture it is itself
+        nodes += [
+            helper.make_node("ReduceMean", ["mean"], ["all"], axes=[0], keepdims=1),
+            helper.make_node("Sub", ["mean", "all"], ["rest"]),
+        ]
+    nodes.append(helper.make_node("Reshape", ["rest" if batch_dependent else "mean", "s"], ["y"]))
+    graph = helper.make_graph(
+        nodes,
+        "means",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, 20, 20])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 3])],
+        [helper.make_tensor("s", TensorProto.INT64, [len(shape)], shape)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)])
+    model.ir_version = 8
+    onnx.save(model, path)
+    return f"onnx:{path}"
+
+
+@pytest.mark.parametrize("shape", [[1, -1], [1, 3]])
+def test_a_model_for_one_picture_gets_whole_batches(tmp_path: Path, shape: list[int]) -> None:
+    spec = _reshaping_file(tmp_path / "m.onnx", shape)
+    assert OnnxModel(tmp_path / "m.onnx")._fixed == 0
+    crops = _crops(20)
+    assert np.allclose(encoder(spec)(crops), crops.mean((1, 2)) / 127.5 - 1, atol=1e-5)
+
+
+def test_a_model_that_mixes_its_pictures_goes_one_by_one(tmp_path: Path) -> None:
+    spec = _reshaping_file(tmp_path / "m.onnx", [1, -1], batch_dependent=True)
+    assert OnnxModel(tmp_path / "m.onnx")._fixed == 1
+    assert np.abs(encoder(spec)(_crops(20))).max() < 1e-6

@@ -1,4 +1,4 @@
-"""Commands that take photos: demo, edit, grid, embed."""
+"""Commands that take photos (demo, edit, grid, embed), and export, which makes one of a file."""
 
 from __future__ import annotations
 
@@ -154,33 +154,83 @@ def grid(
     epilog=examples(
         "mien embed facecycle photos/ --out codes.parquet",
         "mien embed runs/facecycle/laptop/weights.safetensors TABLE --out codes.parquet",
+        "mien embed onnx:identity_teacher.onnx,mean=127,std=128 TABLE --out teacher.parquet",
+        "mien embed pcl TABLE --out codes/ --num-shards 16 --shard 3",
     )
 )
 def embed(
-    weights: WeightsFile,
+    encoder: Annotated[
+        str,
+        typer.Argument(
+            help="Shipped name, .safetensors file, or another encoder: onnx:FILE[,mean=N][,std=N]"
+            "[,size=N][,channels=bgr][,output=NAME], dlib:FILE, NAME@CODE, hog, lbp."
+        ),
+    ],
     sources: Annotated[
         list[Path],
         typer.Argument(metavar="SRC...", help="Pictures, folders, or tables of faces."),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Parquet file, one row a face.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", help="Parquet file, one row a face; with --num-shards a folder of them."
+        ),
+    ],
     face: Annotated[
         str, typer.Option(help="all, only, largest, central, or a number (0 is the largest).")
     ] = "all",
     detector: Detector = "dlib",
     batch_size: Annotated[int, typer.Option(help="Faces in a call of the network.")] = 64,
+    num_shards: Annotated[
+        int | None, typer.Option(help="Cut the pictures into so many files.")
+    ] = None,
+    shard: Annotated[
+        int | None, typer.Option(help="Write this one only, from 0; the others elsewhere.")
+    ] = None,
+    backend: Annotated[
+        str, typer.Option(help="What runs weights: torch, or onnx (onnxruntime).")
+    ] = "torch",
 ) -> None:
-    """Write the codes of every face. Codes can tell who a person is: keep them private."""
-    from mien.edit.codes import embed as run
+    """Write the codes of every face. Codes can tell who a person is: keep them private.
+
+    The same command after a stop goes on where it was; finished shards are left as they are.
+    """
+    from mien.scale.files import embed_files as run
 
     found = run(
-        weights,
+        encoder,
         sources,
-        out=out,
+        out,
+        num_shards=num_shards,
+        shard=shard,
         face=face,
         detector=detector,
         batch_size=batch_size,
+        backend=backend,
         progress=True,
     )
     for reason in found.skipped.values():
         print(f"skipped: {reason}", file=sys.stderr)
-    print(f"{found.table.num_rows} faces in {out}")
+    was = f" ({found.kept} of {len(found.files)} files were there)" if found.kept else ""
+    print(f"{found.faces} faces in {out}{was}")
+
+
+@app.command(
+    epilog=examples(
+        "mien export pcl --onnx pcl.onnx",
+        "mien export facecycle --task neutralise --onnx neutralise.onnx",
+        "mien embed onnx:pcl.onnx photos/ --out codes.parquet",
+    )
+)
+def export(
+    weights: WeightsFile,
+    onnx: Annotated[Path, typer.Option("--onnx", help="ONNX file to write.")],
+    task: Annotated[
+        TaskName | None, typer.Option(help="Edit to export; without it the encoder.")
+    ] = None,
+) -> None:
+    """Write an encoder or an edit as ONNX, after comparing it with torch."""
+    from mien.export.onnx import export as run
+
+    made = run(weights, onnx, None if task is None else task.value)
+    print(f"{made.path}: {', '.join(made.outputs)}; differs from torch by {made.difference:.1e}")

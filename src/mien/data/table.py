@@ -250,8 +250,16 @@ class Table:
     def __len__(self) -> int:
         return int(self.info["faces"])
 
-    def batches(self, columns: Sequence[str], rows: int = 512) -> Iterator[pa.RecordBatch]:
+    def batches(
+        self, columns: Sequence[str], rows: int = 512, start: int = 0, stop: int | None = None
+    ) -> Iterator[pa.RecordBatch]:
         """Yield record batches of ``columns`` in a fixed order, in constant memory.
+
+        Args:
+            columns: Names of columns.
+            rows: Rows in a batch at most.
+            start: First row of the table to yield; parts before it are not read.
+            stop: Row before which to end; None: the last.
 
         Raises:
             TableError: No such column, or a damaged part.
@@ -259,10 +267,23 @@ class Table:
         for name in columns:
             if name not in SCHEMA.names:
                 raise TableError(f"A table has no column {name!r}{nearest(name, SCHEMA.names)}")
+        first = 0  # row of the table that the part or batch begins with
         for part in self.parts:
             try:
-                yield from pq.ParquetFile(part).iter_batches(rows, columns=list(columns))
-            except (pa.ArrowInvalid, OSError) as error:
+                file = pq.ParquetFile(part)
+                if first + file.metadata.num_rows <= start:
+                    first += file.metadata.num_rows
+                    continue
+                for batch in file.iter_batches(rows, columns=list(columns)):
+                    here, first = first, first + len(batch)
+                    if stop is not None and here >= stop:
+                        return
+                    low = max(start - here, 0)
+                    high = len(batch) if stop is None else min(stop - here, len(batch))
+                    if low < high:
+                        batch.validate(full=True)  # text that is no UTF-8 among others
+                        yield batch.slice(low, high - low)
+            except (pa.ArrowException, OSError, ValueError, KeyError) as error:
                 raise TableError(f"{part} is damaged ({error}); prepare the table again.") from None
 
     def column(self, name: str) -> list[Any]:

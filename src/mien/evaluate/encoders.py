@@ -9,8 +9,10 @@ Specs (options are appended as ``,name=value``):
 - ``untrained:NAME``: the same networks freshly initialised. Options ``size``, ``stage``,
   ``seed``.
 - ``hog`` (``size``, ``cell``), ``lbp`` (``size``, ``patch``), ``pixels`` (``size``).
-- ``onnx:FILE``: an ONNX model. Options ``size``, ``mean``, ``std``, ``channels`` (rgb or bgr),
-  ``output``.
+- ``onnx:FILE``: an ONNX model, which gets ``(pixel - mean) / std``. Options ``size``, ``mean``
+  and ``std`` (127.5), ``channels`` (rgb or bgr), ``output``; the defaults of
+  a file of ``mien export`` are in it. A model for one picture at a time gets
+  whole batches where that gives the same.
 - ``dlib:FILE``: dlib's face recognition network. Option ``size``.
 
 Every spec takes ``pca=N``: the linear probe works on the first N principal components of its
@@ -33,16 +35,18 @@ import torch
 from torch import Tensor
 
 from mien.evaluate.descriptors import grey, hog, lbp
+from mien.evaluate.onnx_model import OnnxModel
 from mien.faces.align import warp
 from mien.faces.face import Array, Image
 from mien.files.atomic import sha256
-from mien.files.errors import ConfigError, MissingExtraError, nearest
+from mien.files.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from mien.methods.base import Method
 
 _OPTION = re.compile(r"^(.*),([a-z]+)=([^,]*)$")
 _FEATURES = "features"
+_PREFIXES = ("onnx:", "dlib:", "untrained:")
 # A chip of dlib (150 px, padding 0.25) → ``tight`` crop of 112 px. Measured: the mean of what dlib
 # makes of the 68 landmarks of crops, whose scale varies by 3 % and whose place by 1.7 px.
 _CHIP = 150
@@ -119,6 +123,13 @@ def encoder(spec: str | Encoder | Callable[[Image], Any], factor: str = "express
         made = _weights(options, factor)
     options.check_all_used()
     return replace(made, name=spec, pca=pca)
+
+
+def is_weights(spec: str) -> bool:
+    """Tell whether a spec is the bare name or file of weights, without a code or option."""
+    options = _Options(spec)
+    made_here = options.head in _HAND_MADE or options.head.startswith(_PREFIXES)
+    return not (made_here or options.values or "@" in options.head)
 
 
 def code_sizes(spec: str) -> dict[str, int]:
@@ -307,54 +318,56 @@ def datasets(value: Any) -> tuple[str, ...]:
     return ()
 
 
-def _onnx(options: _Options) -> Encoder:
-    try:
-        import onnxruntime
-    except ImportError:
-        raise MissingExtraError("onnxruntime", "evaluate") from None
+def onnx_codes(spec: str) -> tuple[Encoder, Callable[[Image], dict[str, Array]]]:
+    """Return an ``onnx:`` encoder and what computes all codes that its file names, in one run.
 
-    file = Path(options.head.removeprefix("onnx:"))
-    if not file.is_file():
-        raise ConfigError(f"No ONNX file {file}; write onnx:PATH.")
-    try:
-        session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's own exception classes are not public
-        reason = " ".join(str(error).split())[:200]
-        raise ConfigError(f"{file} is not a usable ONNX model: {reason}") from None
-    first = session.get_inputs()[0]
-    shape = list(first.shape)
-    if len(shape) != 4 or len(session.get_inputs()) != 1:
-        raise ConfigError(f"{file} must have one input of four dimensions, not {shape}.")
-    last = shape[3] == 3 and shape[1] != 3  # (B, H, W, 3)
-    side = shape[1] if last else shape[2]
-    size = options.integer("size", side if isinstance(side, int) else 112)
-    mean, std = options.number("mean", 127.5), options.number("std", 127.5)
+    A file of ``mien export`` names its codes by factor; of any other, the output that the spec
+    asks for (by default the first) is called ``embedding``.
+
+    Raises:
+        ConfigError: As for ``encoder``.
+    """
+    options = _Options(spec)
+    options.integer("pca", 0, low=0)
+    model, arguments, output, made = _onnx_parts(options)
+    options.check_all_used()
+    names = {n: n for n in model.codes} if "output" not in options.values else {}
+    names = names or {output: "embedding"}
+
+    def run(crops: Image) -> dict[str, Array]:
+        return {names[k]: v for k, v in model(crops, list(names), *arguments).items()}
+
+    return replace(made, name=spec), run
+
+
+def _onnx(options: _Options) -> Encoder:
+    return _onnx_parts(options)[3]
+
+
+def _onnx_parts(
+    options: _Options,
+) -> tuple[OnnxModel, tuple[float, float, str], str, Encoder]:
+    """Return the model, how it gets its pictures, its output and the encoder of that."""
+    model = OnnxModel(Path(options.head.removeprefix("onnx:")))
+    own = model.preprocessing
+    size = options.integer("size", model.size or 112)
+    mean = options.number("mean", own.get("mean", 127.5))
+    std = options.number("std", own.get("std", 127.5))
     if std == 0:
         raise ConfigError(f"std in {options.spec} must not be 0.")
-    channels = options.text("channels", "rgb")
+    channels = options.text("channels", own.get("channels", "rgb"))
     if channels not in ("rgb", "bgr"):
         raise ConfigError(f"channels in {options.spec} is rgb or bgr, not {channels!r}.")
-    outputs = [o.name for o in session.get_outputs()]
-    output = options.text("output", outputs[0])
-    if output not in outputs:
-        raise ConfigError(f"{file} has no output {output!r}{nearest(output, outputs)}")
-    fixed = shape[0] if isinstance(shape[0], int) and shape[0] > 0 else 0
+    output = options.text("output", model.outputs[0])
+    if output not in model.outputs:
+        raise ConfigError(f"{model.file} has no output {output!r}{nearest(output, model.outputs)}")
 
     def run(crops: Image) -> Array:
-        x = (crops[..., ::-1] if channels == "bgr" else crops).astype(np.float32)
-        x = (x - mean) / std
-        x = np.ascontiguousarray(x if last else x.transpose(0, 3, 1, 2))
-        step = fixed or len(x)
-        out = []
-        for start in range(0, len(x), step):
-            part = x[start : start + step]
-            room = np.zeros((step - len(part), *part.shape[1:]), np.float32)
-            values = session.run([output], {first.name: np.concatenate([part, room])})[0]
-            out.append(np.asarray(values)[: len(part)].reshape(len(part), -1))
-        return np.concatenate(out)
+        return model(crops, [output], mean, std, channels)[output]
 
-    recipe = json.dumps([sha256(file), mean, std, channels, output])
-    return Encoder("onnx", hashlib.sha256(recipe.encode()).hexdigest(), size, run)
+    recipe = json.dumps([sha256(model.file), mean, std, channels, output])
+    key = hashlib.sha256(recipe.encode()).hexdigest()
+    return model, (mean, std, channels), output, Encoder("onnx", key, size, run)
 
 
 def dlib_chips(crops: Image) -> Image:

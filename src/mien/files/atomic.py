@@ -13,10 +13,11 @@ from typing import Any
 
 
 @contextlib.contextmanager
-def atomic_path(target: str | Path) -> Iterator[Path]:
+def atomic_path(target: str | Path, mode: int = 0o644) -> Iterator[Path]:
     """Yield a temporary path beside ``target``; sync and rename it to ``target`` on success.
 
-    On any error the temporary file is removed and an older ``target`` stays as it was.
+    On any error the temporary file is removed and an older ``target`` stays as it was. ``mode`` is
+    who may read and write the file; nobody else can do so before the rename either.
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -27,7 +28,7 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o644)
+        temporary.chmod(mode)
         temporary.replace(target)
         sync_folder(target.parent)
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -18,13 +19,17 @@ def read_torch_file(path: str | Path) -> dict[str, Any]:
     import torch
 
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # of other pickle protocols; what is unreadable is refused
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError:
         raise WeightsError(
             f"{path} was refused: it holds something that is no tensor and could execute code. "
             "Ask its author for a safetensors file."
         ) from None
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+    except Exception as error:  # of a damaged stream the unpickler raises anything
         raise WeightsError(
             f"{path} is not a PyTorch checkpoint that can be read: {error}"
         ) from None
