@@ -42,6 +42,8 @@ TASKS = {
             "draw the face with the driver's pose, expression, light and background",
         ),
         Task("identity", "swap_identity", True, "put on the driver's identity"),
+        Task("makeup", "apply_makeup", True, "put on the make-up of the driver"),
+        Task("remove-makeup", "remove_makeup", False, "take the make-up off"),
         Task("mean-face", "to_mean_face", False, "take the identity out"),
     )
 }
