@@ -105,6 +105,10 @@ def edit(
     ] = "only",
     driver_face: Annotated[str, typer.Option(help="Which face of the driver.")] = "only",
     detector: Detector = "dlib",
+    report: Annotated[
+        bool,
+        typer.Option("--report", help="Write a report card (PNG and JSON) beside each photo."),
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Edit again what an earlier run has finished.")
     ] = False,
@@ -119,7 +123,9 @@ def edit(
     if method == "all":
         done = compare(sources, steps, progress=True, **common)
     else:
-        done = edit_photos(sources, steps, overwrite=overwrite, progress=True, **common)
+        done = edit_photos(
+            sources, steps, overwrite=overwrite, report=report, progress=True, **common
+        )
     for reason in done.skipped.values():
         print(f"skipped: {reason}", file=sys.stderr)
     for path in done.written:

@@ -65,6 +65,7 @@ def edit_photos(
     detector: str = "dlib",
     finder: Finder | None = None,
     overwrite: bool = False,
+    report: bool = False,
     batch_size: int = 64,
     progress: bool = False,
 ) -> Done:
@@ -85,6 +86,7 @@ def edit_photos(
         detector: Face detector (``mien.faces.detectors``).
         finder: Replaces the finder that ``detector`` names.
         overwrite: Edit again what is finished.
+        report: Write a report card (``mien.edit.report_card``) beside each photo.
         batch_size: Faces in a call of a network.
         progress: Show a progress bar.
 
@@ -113,7 +115,13 @@ def edit_photos(
             for each in found:
                 changes = [next(flat) for _ in each.faces]
                 image = carry(each.photo, each.faces, changes)
-                write_edited(each.target, image, chain.record, each.file.read_bytes())
+                data = each.file.read_bytes()
+                if report:
+                    from mien.edit.report_card import write_report
+
+                    card = each.target.with_name(f"{each.target.stem}-report")
+                    write_report(card, each.photo, image, each.faces, changes, chain.record, data)
+                write_edited(each.target, image, chain.record, data)
                 done.written.append(each.target)
             bar.update(len(part))
     _check_some(done, len(files))
