@@ -43,6 +43,8 @@ def parameters(command: Callable[..., Any]) -> dict[str, str]:
     found = {}
     hints = typing.get_type_hints(command, include_extras=True)
     for name, parameter in inspect.signature(command).parameters.items():
+        if hints[name] is typer.Context:  # not for users
+            continue
         kind, info = typing.get_args(hints[name])[:2]
         given = [info.default, *(info.param_decls or ())]  # the first stands in its place
         flags = [f for f in given if isinstance(f, str)] or ["--" + name.replace("_", "-")]

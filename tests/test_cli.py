@@ -101,12 +101,36 @@ def test_every_command_has_help_with_examples(run: Run, command: str) -> None:
     assert f"  mien {command}" in out.partition("Examples:")[2]
 
 
-def test_help_names_the_edits_that_need_a_driver(run: Run) -> None:
+def test_every_task_is_an_option(run: Run) -> None:
     from mien.edit.tasks import TASKS
 
     said = run("edit", "--help")[1]
-    told = " ".join(said.partition("--driver ")[2].partition("--strength")[0].split())
-    assert [name for name in TASKS if name in told] == [t.name for t in TASKS.values() if t.driver]
+    for task in TASKS.values():
+        line = next(x for x in said.splitlines() if x.strip().startswith(f"--{task.name} "))
+        assert any(word in line for word in ("DRIVER", "SOURCE", "REFERENCE")) == task.driver
+
+
+def test_edits_are_done_in_the_order_of_the_options(
+    run: Run, tmp_path: Path, small_weights: Path
+) -> None:
+    smile, calm = ASSETS / "030_smiling.jpg", ASSETS / "004_neutral.jpg"
+    for options in (
+        ("--neutralise", "--expression", calm),
+        ("--expression", calm, "--neutralise"),
+    ):
+        code, said, _ = run("edit", smile, *options, "--out", tmp_path, "-m", small_weights)
+        assert code == 0
+        names = [str(o)[2:] for o in options if str(o).startswith("--")]
+        assert said.strip() == str(tmp_path / f"030_smiling-{'+'.join(names)}.jpg")
+
+
+def test_a_sheet_of_all_methods(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "sheet.png"
+    code, said, _ = run(
+        "edit", ASSETS / "030_smiling.jpg", "--neutralise", "-m", "all", "--out", out
+    )
+    assert (code, said.strip()) == (0, str(out))
+    assert read_image(out).shape[1] == 3 * 256  # photo, derl, facecycle
 
 
 def test_version(run: Run) -> None:
@@ -118,13 +142,13 @@ def test_version(run: Run) -> None:
 def test_unknown_commands_and_options(run: Run) -> None:
     assert run("edti")[0] == 2
     assert run("edit", "neutralise", "a.jpg")[0] == 2  # --out is missing
-    assert run("edit", "neutralize", "a.jpg", "--out", "b.png")[0] == 2
+    assert run("edit", "a.jpg", "--neutralize", "--out", "b.png")[0] == 2
 
 
 def test_edit_and_inspect(run: Run, small_weights: Path, tmp_path: Path) -> None:
     photo, out = ASSETS / "030_smiling.jpg", tmp_path / "calm.png"
     code, said, _ = run(
-        "edit", "neutralise", photo, "--out", out, "--strength", "0", "-w", small_weights
+        "edit", photo, "--neutralise", "--out", out, "--strength", "0", "-w", small_weights
     )
     assert code == 0
     assert said.strip() == str(out)
@@ -155,7 +179,7 @@ def test_edit_without_provenance_says_what_is_lost(run: Run, small_weights, tmp_
 
 def test_inspect_fails_on_altered_pictures(run: Run, small_weights: Path, tmp_path: Path) -> None:
     out = tmp_path / "calm.jpg"
-    run("edit", "neutralise", ASSETS / "030_smiling.jpg", "--out", out, "-w", small_weights)
+    run("edit", ASSETS / "030_smiling.jpg", "--neutralise", "--out", out, "-w", small_weights)
     data = bytearray(out.read_bytes())
     data[-40] ^= 1
     out.write_bytes(data)
@@ -253,7 +277,7 @@ def _declared(width: int, height: int) -> bytes:
 
 def test_no_face(fails, small_weights: Path, tmp_path: Path) -> None:
     photo, out = _empty_landscape(tmp_path), tmp_path / "out.png"
-    said = fails("edit", "neutralise", photo, "--out", out, "-w", small_weights)
+    said = fails("edit", photo, "--neutralise", "--out", out, "-w", small_weights)
     assert "holds no face" in said
     assert not out.exists()
     said = fails("embed", small_weights, photo, "--out", tmp_path / "codes.parquet")
@@ -266,7 +290,7 @@ def test_no_face(fails, small_weights: Path, tmp_path: Path) -> None:
 
 def test_several_faces_without_a_choice(fails, run: Run, small_weights, tmp_path: Path) -> None:
     photo, out = _group(tmp_path), tmp_path / "out.png"
-    command = ("edit", "neutralise", photo, "--out", out, "-w", small_weights)
+    command = ("edit", photo, "--neutralise", "--out", out, "-w", small_weights)
     assert "2 faces; choose one" in fails(*command)
     assert not out.exists()
     assert run(*command, "--face", "1")[0] == 0
@@ -280,7 +304,7 @@ def test_impossible_sizes(fails, small_weights: Path, tmp_path: Path, size) -> N
     photo.write_bytes(
         encode_image(np.zeros((1, 1, 3), np.uint8)) if size == (1, 1) else _declared(*size)
     )
-    said = fails("edit", "neutralise", photo, "--out", tmp_path / "o.png", "-w", small_weights)
+    said = fails("edit", photo, "--neutralise", "--out", tmp_path / "o.png", "-w", small_weights)
     assert "pixels" in said
     assert "pixels" in fails("embed", small_weights, photo, "--out", tmp_path / "c.parquet")
 
@@ -288,7 +312,7 @@ def test_impossible_sizes(fails, small_weights: Path, tmp_path: Path, size) -> N
 def test_text_named_jpg(fails, small_weights: Path, tmp_path: Path) -> None:
     photo = tmp_path / "notes.jpg"
     photo.write_text("These are notes.\n")
-    said = fails("edit", "neutralise", photo, "--out", tmp_path / "o.png", "-w", small_weights)
+    said = fails("edit", photo, "--neutralise", "--out", tmp_path / "o.png", "-w", small_weights)
     assert "is not a JPEG, PNG or WebP picture" in said
     assert "is not a JPEG" in fails("inspect", photo)
     assert photo.read_text() == "These are notes.\n"
@@ -297,7 +321,7 @@ def test_text_named_jpg(fails, small_weights: Path, tmp_path: Path) -> None:
 def test_empty_folder(fails, small_weights: Path, tmp_path: Path) -> None:
     folder = tmp_path / "empty"
     folder.mkdir()
-    said = fails("edit", "neutralise", folder, "--out", tmp_path / "o", "-w", small_weights)
+    said = fails("edit", folder, "--neutralise", "--out", tmp_path / "o", "-w", small_weights)
     assert "holds no pictures" in said
     fails("embed", small_weights, folder, "--out", tmp_path / "c.parquet")
     fails("demo", folder, "--out", tmp_path / "demo", "-w", small_weights)
@@ -335,7 +359,7 @@ def test_weights_with_a_wrong_hash(fails, small_weights: Path, tmp_path: Path) -
     bad.with_suffix(".json").write_bytes(small_weights.with_suffix(".json").read_bytes())
     photo = ASSETS / "030_smiling.jpg"
     for command in (
-        ("edit", "neutralise", photo, "--out", tmp_path / "o.png", "-w", bad),
+        ("edit", photo, "--neutralise", "--out", tmp_path / "o.png", "-w", bad),
         ("embed", bad, photo, "--out", tmp_path / "c.parquet"),
         ("demo", "--out", tmp_path / "demo", "-w", bad),
         ("evaluate", bad, "--data", tmp_path),
@@ -360,7 +384,7 @@ def test_resume_with_another_config(fails, run: Run, tmp_path: Path) -> None:
 def test_folders_that_cannot_be_written(fails, small_weights: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     photo = ASSETS / "030_smiling.jpg"
-    fails("edit", "neutralise", photo, "--out", tmp_path / "file" / "o.png", "-w", small_weights)
+    fails("edit", photo, "--neutralise", "--out", tmp_path / "file" / "o.png", "-w", small_weights)
     assert (tmp_path / "file").read_text() == "in the way"
 
 

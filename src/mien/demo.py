@@ -50,7 +50,7 @@ _MATRICES = {
         "Each row keeps its person and takes the head pose of the face above the column, drawn "
         "anew from the two codes: blurred, because it shows what the codes hold.",
     ),
-    "apply-makeup": (
+    "makeup": (
         "Make-up exchanged",
         "Each row keeps its face and takes the make-up of the face above the column.",
     ),

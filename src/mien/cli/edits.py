@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,8 +16,6 @@ from mien.files.errors import ConfigError
 Weights = Annotated[
     str, typer.Option("--weights", "-w", help="Shipped name or .safetensors file (mien weights).")
 ]
-_DRIVEN = ", ".join(t.name for t in TASKS.values() if t.driver)
-TaskName = Enum("TaskName", {name: name for name in TASKS}, type=str)  # type: ignore[misc]
 
 
 @app.command(
@@ -48,31 +46,67 @@ def demo(
     print(f"Open {page}")
 
 
+def _noted(ctx: typer.Context, param: typer.CallbackParam, value: Any) -> Any:
+    """Note a step: options are processed in the order in which they were given."""
+    if value:
+        values = value if isinstance(value, list) else [None]
+        for one in values:
+            ctx.meta.setdefault("steps", []).append((str(param.name).replace("_", "-"), one))
+    return value
+
+
+def _flag(task: str) -> Any:
+    return typer.Option(f"--{task}", callback=_noted, help=_said(task))
+
+
+def _driven(task: str, metavar: str = "DRIVER") -> Any:
+    help = f"{_said(task)} {metavar} is the photo of the face that says how."
+    return typer.Option(f"--{task}", metavar=metavar, callback=_noted, help=help)
+
+
+def _said(task: str) -> str:
+    summary = TASKS[task].summary
+    return f"{summary[0].upper()}{summary[1:]}."
+
+
 @app.command(
     epilog=examples(
-        "mien edit neutralise me.jpg --out calm.png",
-        "mien edit expression me.jpg --driver friend.jpg --strength 0.7 --out edited/",
-        "mien edit frontalise photos/ --face largest --out edited/",
-        "mien edit apply-makeup me.jpg --driver look.jpg --region skin=0.3 -w WEIGHTS -o new.png",
+        "mien edit me.jpg --neutralise --out calm.png",
+        "mien edit me.jpg --neutralise --expression friend.jpg --strength 0.7 --out edited/",
+        "mien edit photos/ --frontalise --face largest --out edited/",
+        "mien edit me.jpg --neutralise --method all --out sheets/",
+        "mien edit me.jpg --makeup look.jpg --region skin=0.3 --method FILE --out new.png",
     )
 )
 def edit(
-    task: Annotated[
-        TaskName,
-        typer.Argument(help="; ".join(f"{t.name}: {t.summary}" for t in TASKS.values()) + "."),
-    ],
+    ctx: typer.Context,
     sources: Annotated[list[Path], typer.Argument(metavar="SRC...", help="Pictures or folders.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="File for one photo, or a folder.")],
-    driver: Annotated[
-        Path | None,
-        typer.Option(help=f"Photo of the face that says how; needed for {_DRIVEN}."),
+    neutralise: Annotated[bool, _flag("neutralise")] = False,
+    frontalise: Annotated[bool, _flag("frontalise")] = False,
+    expression: Annotated[list[Path] | None, _driven("expression")] = None,
+    pose: Annotated[list[Path] | None, _driven("pose")] = None,
+    identity: Annotated[list[Path] | None, _driven("identity", "SOURCE")] = None,
+    attributes: Annotated[list[Path] | None, _driven("attributes")] = None,
+    makeup: Annotated[list[Path] | None, _driven("makeup", "REFERENCE")] = None,
+    remove_makeup: Annotated[bool, _flag("remove-makeup")] = False,
+    mean_face: Annotated[bool, _flag("mean-face")] = False,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            "--method",
+            "-m",
+            "--weights",
+            "-w",
+            help="Shipped weights or .safetensors file instead of the best for each task; all: "
+            "a sheet of everything that can do it.",
+        ),
     ] = None,
     strength: Annotated[float, typer.Option(help="From 0 (unchanged) to 1.")] = 1.0,
     face: Annotated[
         str, typer.Option(help="only, largest, central, all, or a number (0 is the largest).")
     ] = "only",
     driver_face: Annotated[str, typer.Option(help="Which face of the driver.")] = "only",
-    weights: Weights = "facecycle",
     detector: Detector = "dlib",
     region: Annotated[
         list[str] | None,
@@ -85,27 +119,48 @@ def edit(
             help="Sign what is written: a C2PA manifest and an EXIF note.",
         ),
     ] = True,
+    report: Annotated[
+        bool,
+        typer.Option("--report", help="Write a report card (PNG and JSON) beside each photo."),
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Edit again what an earlier run has finished.")
+    ] = False,
 ) -> None:
-    """Edit the faces of photos. Every picture written says that it was edited."""
-    from mien.edit.photos import edit_each as run
+    """Edit the faces of photos, in the order of the options. What is written says so."""
+    from mien.edit.chain import Step
+    from mien.edit.many import compare, edit_photos
     from mien.faces.provenance import OMITTED
 
     if not provenance:
         print(f"mien: {OMITTED}", file=sys.stderr)
-    for edited in run(
-        task.value,
-        sources,
-        driver,
-        out=out,
-        strength=strength,
-        weights=weights,
-        face=face,
-        driver_face=driver_face,
-        detector=detector,
-        regions=_strengths(region or []),
-        provenance=provenance,
-    ):
-        print(edited.path)
+    named = None if method == "all" else method
+    regions = _strengths(region or []) or None
+    steps = [
+        Step(task, driver, strength, named, regions if TASKS[task].landmarks else None)
+        for task, driver in ctx.meta.get("steps", [])
+    ]
+    if regions and not any(step.regions for step in steps):
+        raise ConfigError("--region is for --makeup and --remove-makeup; leave it out.")
+    common = {
+        "out": out,
+        "face": face,
+        "driver_face": driver_face,
+        "detector": detector,
+        "provenance": provenance,
+    }
+    if method == "all":
+        done = compare(sources, steps, progress=True, **common)
+    else:
+        done = edit_photos(
+            sources, steps, overwrite=overwrite, report=report, progress=True, **common
+        )
+    for reason in done.skipped.values():
+        print(f"skipped: {reason}", file=sys.stderr)
+    for path in done.written:
+        print(path)
+    if done.finished:
+        print(f"{len(done.finished)} were finished before (--overwrite edits them again)")
 
 
 def _strengths(pairs: list[str]) -> dict[str, float]:

@@ -6,12 +6,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mien.edit.best import BEST, best
+    from mien.edit.chain import Chain, Step
     from mien.edit.codes import Embedded, embed
+    from mien.edit.many import Done, compare, edit_photos
     from mien.edit.photos import Edited, Editor, edit
     from mien.edit.tasks import TASKS, Task, task_names
     from mien.faces.provenance import EditRecord, Provenance, read_provenance, write_edited
 
 _HOME = {
+    "BEST": "mien.edit.best",
+    "Chain": "mien.edit.chain",
+    "Done": "mien.edit.many",
+    "Step": "mien.edit.chain",
+    "best": "mien.edit.best",
+    "compare": "mien.edit.many",
+    "edit_photos": "mien.edit.many",
     "TASKS": "mien.edit.tasks",
     "EditRecord": "mien.faces.provenance",
     "Edited": "mien.edit.photos",
@@ -27,14 +37,21 @@ _HOME = {
 }
 
 __all__ = [
+    "BEST",
     "TASKS",
+    "Chain",
+    "Done",
     "EditRecord",
     "Edited",
     "Editor",
     "Embedded",
     "Provenance",
+    "Step",
     "Task",
+    "best",
+    "compare",
     "edit",
+    "edit_photos",
     "embed",
     "read_provenance",
     "task_names",

@@ -166,9 +166,9 @@ class Editor:
         if drivers is not None:
             inputs.append(crops_to_tensor([face.crop for face in drivers], self.size))
         if found.landmarks:
-            options = {"landmarks": _points(faces, self.size), "regions": regions}
+            options = {"landmarks": crop_points(faces, self.size), "regions": regions}
             if drivers is not None:
-                options["driver_landmarks"] = _points(drivers, self.size)
+                options["driver_landmarks"] = crop_points(drivers, self.size)
         edit = getattr(self.method, found.function)(*inputs, strength=strength, **options)
         flows: list[Array | None] = [None] * len(images)
         if edit.flow is not None:
@@ -248,7 +248,7 @@ def edit(
 
     Args:
         task: ``neutralise``, ``frontalise``, ``expression``, ``pose``, ``identity``,
-            ``attributes``, ``mean-face``, ``apply-makeup`` or ``remove-makeup``, as the weights can
+            ``attributes``, ``mean-face``, ``makeup`` or ``remove-makeup``, as the weights can
             (``mien.edit.tasks``).
         photos: One or more of: path of a picture, folder of pictures, uint8 ``(H, W, 3)`` RGB.
         driver: The photo whose expression, pose or identity is put on, for the tasks that need it.
@@ -316,10 +316,10 @@ def edit_each(
     if driver is not None:
         name, picture, _ = _read(driver)
         guide = choose(editor.find(picture, name), driver_face, name or "The driver", picture.shape)
-    targets = [None] * len(sources) if out is None else _targets(sources, Path(out), task)
+    names = [None] * len(sources) if out is None else targets(sources, Path(out), task)
     record = editor.record(task, strength)
     failed: list[MienError] = []
-    for source, target in zip(sources, targets, strict=True):
+    for source, target in zip(sources, names, strict=True):
         try:
             name, picture, data = _read(source)
             faces = editor.find(picture, name)
@@ -379,32 +379,36 @@ def _read(photo: Photo) -> tuple[str, Image, bytes]:
     return str(photo), picture, Path(photo).read_bytes()
 
 
-def _targets(sources: Sequence[Path | Image], out: Path, task: str) -> list[Path]:
-    """Return one file name a photo, no two equal and none that of a photo."""
+def targets(sources: Sequence[Path | Image], out: Path, task: str) -> list[Path]:
+    """Return one file name a photo, no two equal and none that of a photo.
+
+    Raises:
+        ConfigError: One file for several photos, or a name that is a photo's.
+    """
     if out.suffix.lower() in IMAGE_SUFFIXES:
         if len(sources) > 1:
             raise ConfigError(
                 f"{out} is one file but there are {len(sources)} photos; name a folder."
             )
-        targets = [out]
+        named = [out]
     else:
-        targets = []
+        named = []
         for i, source in enumerate(sources):
             stem = f"photo{i}" if isinstance(source, np.ndarray) else source.stem
             suffix = ".png" if isinstance(source, np.ndarray) else source.suffix.lower()
             suffix = suffix if suffix in IMAGE_SUFFIXES else ".png"
             target, number = out / f"{stem}-{task}{suffix}", 2
-            while target in targets:
+            while target in named:
                 target, number = out / f"{stem}-{task}-{number}{suffix}", number + 1
-            targets.append(target)
+            named.append(target)
     originals = {s.resolve() for s in sources if isinstance(s, Path)}
-    for target in targets:
+    for target in named:
         if target.resolve() in originals:
             raise ConfigError(f"{target} is one of the photos; choose another --out to keep it.")
-    return targets
+    return named
 
 
-def _points(faces: Sequence[Face], size: int) -> Tensor:
+def crop_points(faces: Sequence[Face], size: int) -> Tensor:
     """Return landmarks ``(B, 68, 2)`` in pixels of the crops at ``size``."""
     found = [
         (transform_points(f.landmarks, invert(f.to_photo)) + 0.5) * (size / len(f.crop)) - 0.5

@@ -45,9 +45,9 @@ TASKS = {
             "draw the face with the driver's pose, expression, light and background",
         ),
         Task("identity", "swap_identity", True, "put on the driver's identity"),
-        Task("mean-face", "to_mean_face", False, "take the identity out"),
-        Task("apply-makeup", "apply_makeup", True, "put on the driver's make-up", True),
+        Task("makeup", "apply_makeup", True, "put on the driver's make-up", True),
         Task("remove-makeup", "remove_makeup", False, "take make-up off", True),
+        Task("mean-face", "to_mean_face", False, "take the identity out"),
     )
 }
 
