@@ -127,11 +127,30 @@ def test_damaged_photos_cost_nothing_else_and_finished_ones_stay(
     later = first.written[0].stat().st_mtime + 10
     os.utime(tmp_path / "in" / "c.png", (later, later))
     assert edit_photos(tmp_path / "in", steps, **args).written == first.written[1:]
+    os.utime(tmp_path / "in" / "c.png", (0, 0))
     half = [Step("neutralise", strength=0.5, method=toy_method)]
     assert len(edit_photos(tmp_path / "in", half, **args).written) == 2
     assert len(edit_photos(tmp_path / "in", half, overwrite=True, **args).written) == 2
     with pytest.raises(FaceError, match="None of 3 photos"):
         edit_photos(tmp_path / "in", half, out=tmp_path / "none", finder=toy_finder(0))
+
+
+def test_what_other_settings_left_is_not_finished(
+    tmp_path, toy_method, toy_finder, photo, monkeypatch
+) -> None:
+    """A run that is cut off must not take the pictures of an earlier, different run for its own."""
+    for name in ("a", "b"):
+        write_image(tmp_path / "in" / f"{name}.png", photo)
+    args = {"out": tmp_path / "out", "finder": toy_finder(1)}
+    edit_photos(tmp_path / "in", [Step("neutralise", method=toy_method)], **args)
+    half = [Step("neutralise", strength=0.5, method=toy_method)]
+    with monkeypatch.context() as cut:
+        cut.setattr(Chain, "changes", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            edit_photos(tmp_path / "in", half, **args)
+    done = edit_photos(tmp_path / "in", half, **args)
+    assert len(done.written) == 2
+    assert read_provenance(done.written[0]).record.strength == 0.5
 
 
 def test_a_sheet_of_every_method(tmp_path, toy_method, toy_finder, photo) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,11 +105,9 @@ def edit_photos(
     done = Done()
     work = list(zip(files, targets, strict=True))
     if Path(out).suffix.lower() not in IMAGE_SUFFIXES:
-        settings = _fingerprint(chain, face, detector)
-        if not overwrite and _known(Path(out), chain.name) == settings:
-            done.finished.extend(t for f, t in work if _newer(t, f))
-            work = [(f, t) for f, t in work if not _newer(t, f)]
-        _note(Path(out), chain.name, settings)
+        since = _since(Path(out), chain.name, _fingerprint(chain, face, detector), overwrite)
+        done.finished.extend(t for f, t in work if _finished(t, f, since))
+        work = [(f, t) for f, t in work if not _finished(t, f, since)]
     with tqdm(total=len(work), unit="img", desc="edit", disable=not progress) as bar:
         for start in range(0, len(work), _PHOTOS):
             part = work[start : start + _PHOTOS]
@@ -284,21 +283,22 @@ def _fingerprint(chain: Chain, face: str | int, detector: str) -> str:
     return digest.hexdigest()
 
 
-def _known(out: Path, name: str) -> str:
-    try:
-        return str(json.loads((out / _SETTINGS).read_text())[name])
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
+def _since(out: Path, name: str, settings: str, anew: bool) -> float:
+    """Return since when a folder's files come from these settings; from now on if others did.
 
-
-def _note(out: Path, name: str, settings: str) -> None:
+    Without the time, what other settings had left would pass for finished after an interruption.
+    """
     known: dict[str, Any] = {}
     try:
         known = dict(json.loads((out / _SETTINGS).read_text()))
-    except (OSError, ValueError, TypeError):
-        known = {}
-    write_json(out / _SETTINGS, {**known, name: settings})
+        if not anew and known[name]["settings"] == settings:
+            return float(known[name]["since"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    now = time.time()
+    write_json(out / _SETTINGS, {**known, name: {"settings": settings, "since": now}})
+    return now
 
 
-def _newer(target: Path, source: Path) -> bool:
-    return target.is_file() and target.stat().st_mtime >= source.stat().st_mtime
+def _finished(target: Path, source: Path, since: float) -> bool:
+    return target.is_file() and target.stat().st_mtime >= max(since, source.stat().st_mtime)
