@@ -16,6 +16,7 @@ from mien.files.errors import ConfigError
 Weights = Annotated[
     str, typer.Option("--weights", "-w", help="Shipped name or .safetensors file (mien weights).")
 ]
+TaskName = Enum("TaskName", {name: name for name in TASKS}, type=str)  # type: ignore[misc]
 
 
 @app.command(

@@ -111,8 +111,8 @@ class Chain:
         crops = {editor.method.photo_crop[0] for editor in self._editors}
         if len(crops) > 1:  # one crop is edited by all steps
             raise ConfigError(
-                f"These steps want other crops of a face ({', '.join(sorted(crops))}) and cannot be "
-                "done in one call: edit twice."
+                f"These steps want other crops of a face ({', '.join(sorted(crops))}) and cannot "
+                "be done in one call: edit twice."
             )
         self.finder = finder or Finder(detector, crops.pop(), self.size)
         self.drivers = [
