@@ -94,11 +94,12 @@ class Studio:
         driver: Face | None = None,
     ) -> Image:
         """Edit a crop alone, uint8 ``(S, S, 3)``: what sliders show at once."""
-        editor, crop = self.editor(name), face.crop
+        editor = self.editor(name)
         for task, strength in self._wanted(name, strengths, driver):
-            drivers = [driver.crop] if driver is not None and TASKS[task].driver else None
-            crop = editor.generate(task, [crop], drivers, strength)[0].new
-        return crop
+            drivers = [driver] if driver is not None and TASKS[task].driver else None
+            edited = editor.generate(task, [face], drivers, strength)[0].new
+            face = dataclasses.replace(face, crop=edited)
+        return face.crop
 
     def apply(
         self,

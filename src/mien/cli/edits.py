@@ -143,7 +143,7 @@ def edit(
     ]
     if regions and not any(step.regions for step in steps):
         raise ConfigError("--region is for --makeup and --remove-makeup; leave it out.")
-    common = {
+    common: dict[str, Any] = {
         "out": out,
         "face": face,
         "driver_face": driver_face,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import cv2
 import numpy as np
@@ -113,7 +113,7 @@ def draw_grid(
     shown = [_sized(crop) for crop in crops]
     draw: Any = getattr(method, grid.function)
     if name == "residue":
-        neutral = tensor_to_images(method.neutralise(images).images)  # type: ignore[attr-defined]
+        neutral = tensor_to_images(cast("Any", method).neutralise(images).images)
         maps = draw(images).float().numpy()
         return [
             [face, _sized(calm), *(_heated(face, each) for each in own)]
@@ -185,4 +185,4 @@ def _heated(face: Image, heat: Any) -> Image:
     values = cv2.resize(np.asarray(heat, np.float32), (CELL, CELL), interpolation=cv2.INTER_LINEAR)
     colours = cv2.applyColorMap((values.clip(0, 1) * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)
     grey = cv2.cvtColor(cv2.cvtColor(face, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    return cv2.addWeighted(colours[..., ::-1], _HEAT, grey, 1 - _HEAT, 0)
+    return np.asarray(cv2.addWeighted(colours[..., ::-1], _HEAT, grey, 1 - _HEAT, 0), np.uint8)

@@ -289,10 +289,10 @@ def _taken(old: Array, new: Array) -> Array:
 
     def step(values: Array, ends: tuple[float, float]) -> Array:
         t = np.clip((values - ends[0]) / (ends[1] - ends[0]), 0, 1)
-        return t * t * (3 - 2 * t)
+        return np.asarray(t * t * (3 - 2 * t), np.float32)
 
     contrast = float(old.std((0, 1)).mean())
-    large = np.sqrt(near(np.square(new - old))) / max(contrast, 1.0)
+    large = np.asarray(np.sqrt(near(np.square(new - old))) / max(contrast, 1.0), np.float32)
     across, down = (
         [cv2.Sobel(x, cv2.CV_32F, *axis) for x in (old, new)] for axis in ((1, 0), (0, 1))
     )

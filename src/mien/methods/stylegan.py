@@ -72,6 +72,7 @@ class StyleGAN(Method):
 
     config: Config
     images: Tensor
+    steps: Tensor
     path_mean: Tensor
     p: Tensor
     sign: Tensor

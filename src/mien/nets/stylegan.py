@@ -237,7 +237,7 @@ class ToRGB(nn.Module):
             # The kernel is small here, and the maps are large: the style goes into the kernel.
             kernel = self.weight[None, :, :, 0, 0] * s[:, None]
         pixels = x.permute(0, 2, 3, 1).flatten(1, 2)
-        rgb = (pixels @ kernel.to(x.dtype).mT).float() + self.bias
+        rgb: Tensor = (pixels @ kernel.to(x.dtype).mT).float() + self.bias
         return rgb.view(len(x), x.shape[2], x.shape[3], 3).permute(0, 3, 1, 2)
 
 
@@ -336,7 +336,7 @@ class Synthesis(nn.Module):
         first = 0
         for block in self.blocks.values():
             x, image = block(x, image, ws[:, first:], noise)
-            first += block.styles  # type: ignore[operator]  # an int
+            first += cast("int", block.styles)
         return cast("Tensor", image)
 
 
@@ -417,7 +417,8 @@ class DiscriminatorBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(B, cin, 2h, 2h)`` → ``(B, cout, h, h)``."""
         y = activate(self.conv1(activate(self.conv0(x, _GAIN)), _GAIN * _HALF))
-        return y + self.skip(x, _HALF)
+        skip: Tensor = self.skip(x, _HALF)
+        return y + skip
 
 
 class Discriminator(nn.Module):

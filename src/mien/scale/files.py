@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -175,7 +175,7 @@ def _finished(target: Path, run: str, whole: bool) -> bool:
             f"{target} holds codes of other weights, pictures or settings; give another folder "
             "with --out."
         )
-    return found == run
+    return bool(found == run)
 
 
 def _write_shard(
@@ -187,7 +187,7 @@ def _write_shard(
     embedder: Embedder,
     face: str | int,
     batch_size: int,
-    bar: tqdm[None],
+    bar: tqdm[Any],
     whole: bool,
 ) -> None:
     parts = target.parent / f".{target.name}.parts"

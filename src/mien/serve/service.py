@@ -202,17 +202,17 @@ class Service:
         for work in works:
             groups.setdefault((work.job.task, work.job.strength), []).append(work)
         for (task, strength), group in groups.items():
-            crops = [face.crop for w in group for _, face in w.chosen[0]]
+            faces = [face for w in group for _, face in w.chosen[0]]
             drivers = None
             if TASKS[task].driver:
-                drivers = [w.chosen[1][0][1].crop for w in group for _ in w.chosen[0]]
+                drivers = [w.chosen[1][0][1] for w in group for _ in w.chosen[0]]
             if strength == 0:
                 continue
             changes = [
                 change
-                for part in _parts(len(crops))
+                for part in _parts(len(faces))
                 for change in editor.generate(
-                    task, crops[part], drivers[part] if drivers else None, strength
+                    task, faces[part], drivers[part] if drivers else None, strength
                 )
             ]
             for work in group:

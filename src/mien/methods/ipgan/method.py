@@ -321,7 +321,8 @@ class IPGAN(Method):
             return drawn
         covariance = self.prior_moment - self.prior_mean.outer(self.prior_mean)
         value, vector = torch.linalg.eigh(covariance)
-        return self.prior_mean + (drawn * value.clamp_min(0).sqrt()) @ vector.T
+        fitted: Tensor = self.prior_mean + (drawn * value.clamp_min(0).sqrt()) @ vector.T
+        return fitted
 
     def kl_strength(self) -> float:
         """Return what L_KL is multiplied by at this step, from 0 to 1."""
