@@ -13,6 +13,7 @@ Sizes: picture of side S (a power of two), Z and W lengths of z and w, L = 2 log
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import cast
 
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mien.data.warp import at_least_single
 from mien.files.errors import ConfigError, nearest
 
 ARCHITECTURES = ("skip", "resnet", "orig")
@@ -161,7 +163,7 @@ class Mapping(nn.Module):
             x = x * (x.square().mean(1, keepdim=True) + _EPS).rsqrt()
             for layer in self.layers:
                 x = activate(layer(x, _GAIN))
-            return x
+        return x
 
 
 class StyledConv(nn.Module):
@@ -334,9 +336,9 @@ class Synthesis(nn.Module):
         x: Tensor | None = None
         image: Tensor | None = None
         first = 0
-        for block in self.blocks.values():
+        for block in cast("Iterable[SynthesisBlock]", self.blocks.values()):
             x, image = block(x, image, ws[:, first:], noise)
-            first += cast("int", block.styles)
+            first += block.styles
         return cast("Tensor", image)
 
 
@@ -416,7 +418,7 @@ class DiscriminatorBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, cin, 2h, 2h)`` → ``(B, cout, h, h)``."""
-        y = activate(self.conv1(activate(self.conv0(x, _GAIN)), _GAIN * _HALF))
+        y: Tensor = activate(self.conv1(activate(self.conv0(x, _GAIN)), _GAIN * _HALF))
         skip: Tensor = self.skip(x, _HALF)
         return y + skip
 
@@ -471,7 +473,8 @@ class Discriminator(nn.Module):
                 y = half.lerp(y, fade)
         y = activate(self.conv(self._deviation(y), _GAIN))
         with torch.autocast(x.device.type, enabled=False):
-            logit: Tensor = self.logit(activate(self.dense(y.float().flatten(1), _GAIN)))
+            y = at_least_single(y).flatten(1)
+            logit: Tensor = self.logit(activate(self.dense(y, _GAIN)))
         return logit[:, 0]
 
     def _deviation(self, x: Tensor) -> Tensor:
@@ -480,7 +483,7 @@ class Discriminator(nn.Module):
         group = min(self.group, n)
         if n % group:
             raise ConfigError(f"The batch of {n} pictures is no multiple of {group}.")
-        grouped = x.float().view(group, n // group, *x.shape[1:])
+        grouped = at_least_single(x).reshape(group, n // group, *x.shape[1:])
         deviation = (grouped.var(0, unbiased=False) + _EPS).sqrt().mean((1, 2, 3))
         wide = deviation.to(x.dtype).repeat(group)[:, None, None, None]
         return torch.cat([x, wide.expand(-1, 1, *x.shape[2:])], 1)
