@@ -168,7 +168,7 @@ def test_edit_and_inspect(run: Run, small_weights: Path, tmp_path: Path) -> None
 
 def test_edit_without_provenance_says_what_is_lost(run: Run, small_weights, tmp_path: Path) -> None:
     photo, out = ASSETS / "030_smiling.jpg", tmp_path / "calm.png"
-    command = ("edit", "neutralise", photo, "--out", out, "-w", small_weights)
+    command = ("edit", photo, "--neutralise", "--out", out, "-w", small_weights)
     code, _, err = run(*command, "--no-provenance")
     assert code == 0
     assert "no C2PA manifest" in err

@@ -264,7 +264,8 @@ def test_weights_are_taken_apart_into_codes(coded_table: Path, tmp_path: Path) -
 
 def test_leaks_are_what_a_code_is_not_there_for() -> None:
     def cell(score: float) -> dict:
-        return {"score": score, "interval": [score - 0.02, score + 0.02]}
+        interval = [score - 0.02, score + 0.02]
+        return {"score": score, "interval": interval, "linear": score, "chance": 0.0}
 
     cells = {
         "pose": {"yaw": cell(0.9), "identity": cell(0.3), "expression": cell(0.06)},

@@ -53,7 +53,7 @@ def test_loss_network_takes_images_in_minus_one_to_one(torchvision_file):
 
 def test_another_file_is_refused(tmp_path):
     torch.save({"features.0.weight": torch.zeros(64, 3, 3, 3)}, tmp_path / "other.pth")
-    with pytest.raises(WeightsError, match="not torchvision's VGG-19"):
+    with pytest.raises(WeightsError, match="not torchvision's VGG"):
         Vgg19(("relu2_1",)).load_torchvision(tmp_path / "other.pth")
     with pytest.raises(WeightsError):
         Vgg19(("relu2_1",)).load_torchvision(tmp_path / "absent.pth")

@@ -190,7 +190,7 @@ def test_dry_run_counts_the_work(tmp_path, table, capsys):
 def test_later_stage_starts_from_the_one_before(whole, recipe, tmp_path, capsys):
     overrides = ["stage=later", "steps=1", "learning_rate=1e-9", "ema=0"]
     out = go(recipe, tmp_path / "later", overrides=overrides, init_from=whole)
-    assert "2 new ones, 0 not used" in capsys.readouterr().err
+    assert "2 new ones (not in the file: head), 0 not used" in capsys.readouterr().err
     before, _ = load_weights(whole / "weights.safetensors")
     after, card = load_weights(out / "weights.safetensors")
     torch.testing.assert_close(after["net.0.weight"], before["net.0.weight"])

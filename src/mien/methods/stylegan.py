@@ -32,7 +32,7 @@ from torch.nn import functional as F
 from mien.data.singles import Part, SingleSampler
 from mien.faces.face import Image
 from mien.files.errors import ConfigError, nearest
-from mien.methods.base import Batch, Codes, Method, Sampler, Update, picture_grid, register
+from mien.methods.base import Batch, Method, Sampler, Update, picture_grid, register
 from mien.nets.adversarial import discriminator_loss, generator_loss, r1_penalty
 from mien.nets.stylegan import ARCHITECTURES, Discriminator, Generator
 
@@ -46,7 +46,7 @@ _TRUNCATION = 0.7  # of previews
 
 @register("stylegan")
 class StyleGAN(Method):
-    """G and D."""
+    """G and D. It has no codes: a generator reads no pictures (``styletransfer`` inverts it)."""
 
     @dataclass(frozen=True)
     class Config:
@@ -246,10 +246,6 @@ class StyleGAN(Method):
         z = torch.randn(count, self.config.z_dim, generator=generator).to(self.g.w_avg.device)
         pictures: Tensor = self.g(z, psi, "const")
         return pictures
-
-    def encode(self, images: Tensor) -> Codes:
-        """Return no code: a generator reads no pictures (``styletransfer`` inverts it)."""
-        return {}
 
 
 def augment(x: Tensor, p: Tensor) -> Tensor:

@@ -117,7 +117,8 @@ def clean(run: Path, after: int | None) -> None:
     folder = run / "checkpoints"
     for path in folder.glob(".step_*"):
         shutil.rmtree(path, ignore_errors=True)
-    for path in [*run.glob(".*.tmp"), *run.glob("previews/.*.tmp")]:
+    # ".tmp…" is what safetensors writes before it renames.
+    for path in [*run.glob(".*.tmp"), *run.glob("previews/.*.tmp"), *run.glob(".tmp*")]:
         path.unlink(missing_ok=True)
     for path in checkpoints(folder):
         if after is not None and path.name > _name(after):
