@@ -32,7 +32,7 @@ from torch.nn import functional as F
 from mien.data.singles import Part, SingleSampler
 from mien.faces.face import Image
 from mien.files.errors import ConfigError, nearest
-from mien.methods.base import Batch, Codes, Method, Sampler, Update, picture_grid, register
+from mien.methods.base import Batch, Method, Sampler, Update, picture_grid, register
 from mien.nets.adversarial import discriminator_loss, generator_loss, r1_penalty
 from mien.nets.stylegan import ARCHITECTURES, Discriminator, Generator
 
@@ -72,6 +72,7 @@ class StyleGAN(Method):
 
     config: Config
     images: Tensor
+    steps: Tensor
     path_mean: Tensor
     p: Tensor
     sign: Tensor
@@ -245,10 +246,6 @@ class StyleGAN(Method):
         z = torch.randn(count, self.config.z_dim, generator=generator).to(self.g.w_avg.device)
         pictures: Tensor = self.g(z, psi, "const")
         return pictures
-
-    def encode(self, images: Tensor) -> Codes:
-        """Return no code: a generator reads no pictures (``styletransfer`` inverts it)."""
-        return {}
 
 
 def augment(x: Tensor, p: Tensor) -> Tensor:
