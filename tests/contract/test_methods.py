@@ -32,7 +32,15 @@ SMALL: dict[str, dict[str, Any]] = {
     "moco": {"width": 4, "queue": 8},
     "byol": {"width": 4},
     "simsiam": {"width": 4},
-    "stylegan": {"size": 64, "channel_base": 256, "channel_max": 8, "z_dim": 8, "w_dim": 8},
+    "stylegan": {
+        "size": 64,
+        "channel_base": 256,
+        "channel_max": 8,
+        "z_dim": 8,
+        "w_dim": 8,
+        "mapping_layers": 2,
+        "augment": "adaptive",
+    },
     "styletransfer": {
         "channel_base": 256,
         "channel_max": 8,
