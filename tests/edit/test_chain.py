@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -182,3 +183,15 @@ def test_a_sheet_of_every_method(tmp_path, toy_method, toy_finder, photo) -> Non
 def test_wrong_chains(steps, message, toy_finder) -> None:
     with pytest.raises(ConfigError, match=message):
         Chain(steps, finder=toy_finder(1))
+
+
+def test_the_pose_that_steps_aim_at(toy_method, toy_finder, photo) -> None:
+    finder = toy_finder(1)
+    face = dataclasses.replace(finder([photo], [""])[0][0], pose=(20.0, 4.0, 3.0))
+    driver = dataclasses.replace(face, pose=(-10.0, 8.0, 9.0))
+    chain = Chain([Step("neutralise", method=toy_method)], finder=finder)
+    assert chain.wanted_pose(face) is None
+    chain.steps, chain.drivers = [Step("frontalise", strength=0.5)], [None]
+    assert chain.wanted_pose(face) == (10.0, 4.0, 3.0)
+    chain.steps, chain.drivers = [Step("pose", driver)], [driver]
+    assert chain.wanted_pose(face) == (-10.0, 8.0, 3.0)

@@ -141,6 +141,22 @@ class Chain:
             "+".join(dict.fromkeys(e.method.name for e in used)),
         )
 
+    def wanted_pose(self, face: Face) -> tuple[float, float, float] | None:
+        """Return yaw, pitch and roll in degrees that the steps aim at; None: as they are.
+
+        Crops are level, so no step changes the roll.
+        """
+        if not any(step.task in ("frontalise", "pose", "attributes") for step in self.steps):
+            return None
+        yaw, pitch, roll = face.pose
+        for step, driver in zip(self.steps, self.drivers, strict=True):
+            if step.task == "frontalise":
+                yaw *= 1 - step.strength
+            elif step.task in ("pose", "attributes") and driver is not None:
+                yaw += step.strength * (driver.pose[0] - yaw)
+                pitch += step.strength * (driver.pose[1] - pitch)
+        return yaw, pitch, roll
+
     def changes(self, faces: Sequence[Face], batch_size: int = _BATCH) -> list[Change]:
         """Edit faces, of however many photos, in batches.
 

@@ -121,7 +121,10 @@ def edit_photos(
                     from mien.edit.report_card import write_report
 
                     card = each.target.with_name(f"{each.target.stem}-report")
-                    write_report(card, each.photo, image, each.faces, changes, chain.record, data)
+                    aims = [chain.wanted_pose(f) for f in each.faces]
+                    write_report(
+                        card, each.photo, image, each.faces, changes, chain.record, data, aims
+                    )
                 _write(each.target, image, chain.record, data, provenance)
                 done.written.append(each.target)
             bar.update(len(part))

@@ -5,6 +5,7 @@ The judge of identity is an encoder that had no part in the edit, where the ship
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,7 @@ def write_report(
     changes: list[Change],
     record: EditRecord,
     original: bytes | None = None,
+    wanted: Sequence[tuple[float, float, float] | None] | None = None,
 ) -> list[ReportCard]:
     """Write ``PATH.png``, a sheet with a row a face, and ``PATH.json``, the measures.
 
@@ -137,9 +139,14 @@ def write_report(
         changes: What was done to each.
         record: What the sheet says about the edit.
         original: File content of the photo.
+        wanted: Yaw, pitch, roll that the edit of each face aimed at; None: as before.
     """
     others = {id(f): tuple(g for g in faces if g is not f) for f in faces}
-    cards = [report_card(photo, edited, f, record.weights, others=others[id(f)]) for f in faces]
+    aims = [None] * len(faces) if wanted is None else list(wanted)
+    cards = [
+        report_card(photo, edited, f, record.weights, aim, others[id(f)])
+        for f, aim in zip(faces, aims, strict=True)
+    ]
     rows = []
     for face, change in zip(faces, changes, strict=True):
         before, after = portrait(photo, face), portrait(edited, face)
