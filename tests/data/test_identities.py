@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from mien.data.facs import UNITS
 from mien.data.identities import IdentitySampler, IdentitySettings
 from mien.files.errors import TableError
 
@@ -164,3 +165,53 @@ def test_numbers_that_do_not_fit():
     teacher = [np.zeros((8, 2), np.float32), np.zeros((4, 3), np.float32)]
     with pytest.raises(TableError, match="one length"):
         sampler(caches, teacher=teacher)
+
+
+class Photos(Marked):
+    """Photos with landmarks, half of which smile: AU12 moves the mouth's corners."""
+
+    def __init__(self, count: int = 240) -> None:
+        super().__init__(0, [f"p{i % 40}" for i in range(count)])
+        rng = np.random.default_rng(0)
+        smile = np.where(np.arange(count) % 2, 0.9, 0.0).astype(np.float32)
+        self.images = torch.from_numpy(rng.integers(0, 255, (count, 3, 16, 16), dtype=np.uint8))
+        self.landmarks = rng.uniform(4, 12, (68, 2)) + rng.normal(0, 0.05, (count, 68, 2))
+        self.landmarks[:, 48:68, 1] -= 3 * smile[:, None]
+        self.landmarks = self.landmarks.astype(np.float32)
+        self.pose = rng.normal(0, 3, (count, 3)).astype(np.float32)
+        self.clip = np.full(count, -1)
+        self.action_units = np.zeros((count, len(UNITS)), np.float32)
+        self.action_units[:, UNITS.index("AU12")] = smile
+
+
+def test_sources_wear_others_expressions_and_attributes_stay_themselves():
+    photos = Photos()
+    plain, worn = (
+        sampler([photos], 64, same_share=0.5, expressions=share, **STILL)(3) for share in (0.0, 1.0)
+    )
+    assert plain["label"].equal(worn["label"])
+    changed = (plain["source"] != worn["source"]).flatten(1).any(1)
+    assert changed.all()
+    assert worn["source"].abs().max() <= 1
+    taken = ((worn["attributes"] + 1) * 127.5).round().byte()
+    assert all((photos.images == one).flatten(1).all(1).any() for one in taken)
+    some = sampler([photos], 64, same_share=0.5, expressions=0.5, **STILL)(3)
+    again = sampler([photos], 64, same_share=0.5, expressions=0.5, **STILL)(3)
+    assert some["source"].equal(again["source"])
+
+
+def test_clips_and_faces_without_landmarks_keep_their_expression():
+    photos = Photos(440)
+    photos.clip[:100] = 1
+    photos.landmarks[100:200] = np.nan
+    kept = sampler([photos], 256, expressions=1.0, **STILL)(0)["source"]
+    taken = ((kept + 1) * 127.5).round().byte()
+    untouched = torch.stack([(photos.images[:200] == one).flatten(1).all(1).any() for one in taken])
+    assert 80 < untouched.sum() < 150  # 200 of 440 photos
+
+
+def test_expressions_need_photos_with_action_units():
+    photos = Photos()
+    photos.action_units[:] = 0
+    with pytest.raises(TableError, match="annotations"):
+        sampler([photos], 4, expressions=0.5)

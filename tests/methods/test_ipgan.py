@@ -500,3 +500,18 @@ def test_two_steps_and_two_more_are_four(table, tmp_path):
     assert all(v.equal(parts[k]) for k, v in whole.items())
     assert whole["steps"] == 4
     assert all(v.equal(first[k]) for k, v in whole.items() if k.startswith("i."))
+
+
+def test_new_attributes_follow_the_codes_of_training() -> None:
+    torch.manual_seed(0)
+    method = small(prior="fitted")
+    wanted = torch.randn(4096, 8) @ torch.randn(8, 8) + 3
+    for _ in range(800):
+        method._fit_prior(wanted[torch.randint(4096, (64,))])
+    drawn = method.draw_attributes(4096, seed=1)
+    torch.testing.assert_close(drawn.mean(0), wanted.mean(0), atol=0.5, rtol=0.1)
+    torch.testing.assert_close(drawn.T.cov(), wanted.T.cov(), atol=2.5, rtol=0.2)
+    assert torch.equal(drawn, method.draw_attributes(4096, seed=1))
+    with torch.autocast("cpu", torch.bfloat16):
+        method.generator_losses(*(batch()[k] for k in ("source", "attributes", "same")))
+    assert small().draw_attributes(4096).std() == pytest.approx(1, abs=0.03)

@@ -285,10 +285,10 @@ def test_mixed_precision_trains(recipe, tmp_path):
     assert lines(full)[0]["loss"] != lines(out)[0]["loss"]
 
 
-@pytest.mark.parametrize("units", [True, False])
+@pytest.mark.parametrize("units", [{"amx_bf16"}, {"avx512_bf16"}, set()])
 def test_automatic_precision(recipe, tmp_path, monkeypatch, units):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": units})
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(units, True))
     out = go(recipe, tmp_path / "out", precision="auto", overrides=["steps=1"])
     card = load_weights(out / "weights.safetensors")[1]
     assert card["recipe"]["precision"] == ("bf16-mixed" if units else "32-true")

@@ -118,15 +118,15 @@ class Parallel:
 
 
 def fast_precision(accelerator: str) -> str:
-    """Return ``bf16-mixed`` where the device has matrix units for bfloat16, else ``32-true``.
+    """Return ``bf16-mixed`` where the device multiplies bfloat16 itself, else ``32-true``.
 
-    On a CPU these are AMX tiles; an old torch that cannot tell of them counts as without.
+    On a CPU by AMX tiles or AVX-512; an old torch that cannot tell of them counts as without.
     """
     if accelerator in ("auto", "cuda") and torch.cuda.is_available():
         fast: bool = torch.cuda.is_bf16_supported(including_emulation=False)
     elif accelerator in ("auto", "cpu"):
         told: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-        fast = bool(told.get("amx_bf16", False))
+        fast = any(told.get(unit, False) for unit in ("amx_bf16", "avx512_bf16"))
     else:
         fast = False
     return "bf16-mixed" if fast else "32-true"

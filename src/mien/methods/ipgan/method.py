@@ -309,8 +309,9 @@ class IPGAN(Method):
 
     def _fit_prior(self, mean: Tensor) -> None:
         """Follow the first two moments of μ ``(B, D)``."""
-        self.prior_mean.lerp_(mean.mean(0), _MEMORY)
-        self.prior_moment.lerp_(mean.T @ mean / len(mean), _MEMORY)
+        with torch.autocast(mean.device.type, enabled=False):
+            self.prior_mean.lerp_(mean.mean(0), _MEMORY)
+            self.prior_moment.lerp_(mean.T @ mean / len(mean), _MEMORY)
 
     def draw_attributes(self, count: int, seed: int = 0) -> Tensor:
         """Draw attribute codes ``(count, D)`` from the prior; the same for the same seed."""
