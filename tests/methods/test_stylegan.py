@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from mien.files.errors import ConfigError
 from mien.methods.stylegan import StyleGAN, augment
 from mien.nets.stylegan import downsample, upsample
 
@@ -72,3 +73,8 @@ def test_mixing_changes_later_layers_only() -> None:
     assert differ[:, -1].all()
     assert (differ.long().diff(dim=1) >= 0).all()  # once another, always another
     assert differ.sum(1).unique().numel() > 3
+
+
+def test_other_architectures_cannot_grow() -> None:
+    with pytest.raises(ConfigError, match="skip"):
+        small(32, architecture="resnet").adopt(small(16, architecture="resnet").state_dict())

@@ -16,7 +16,7 @@ import torch
 from tqdm import tqdm
 
 from mien.data.table import Table
-from mien.edit.photos import Editor, crops_to_tensor
+from mien.edit.photos import Editor
 from mien.edit.sources import photo_files
 from mien.evaluate.encoders import encoder as make_encoder
 from mien.evaluate.encoders import is_weights, onnx_codes
@@ -83,7 +83,7 @@ class Embedder:
         if isinstance(encoder, torch.nn.Module) or is_weights(str(encoder)):
             editor = Editor(encoder, detector, finder, "tight")
             self.name, self.sha256, self.size = editor.name, editor.sha256, editor.size
-            self._run = _of_method(editor)
+            self._run = editor.encode
         else:
             spec = str(encoder)
             if spec.startswith("onnx:"):
@@ -142,18 +142,6 @@ class Embedder:
             ends = np.arange(0, len(flat) + 1, values.shape[1], dtype=np.int32)
             columns[factor] = pa.ListArray.from_arrays(ends, flat)
         return pa.RecordBatch.from_pydict(columns, schema=self.schema)
-
-
-def _of_method(editor: Editor) -> Callable[[list[Image]], dict[str, Array]]:
-    @torch.inference_mode()
-    def run(crops: list[Image]) -> dict[str, Array]:
-        try:
-            codes = editor.method.encode(crops_to_tensor(crops, editor.size))
-        except NotImplementedError:
-            raise ConfigError(f"The method {editor.method.name} has no codes.") from None
-        return {factor: values.float().flatten(1).numpy() for factor, values in codes.items()}
-
-    return run
 
 
 class Sources:

@@ -103,11 +103,17 @@ class StyleGAN(Method):
         self.register_buffer("sign", torch.zeros(()))
 
     def adopt(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Take the networks of a training at half the size."""
+        """Take the networks of a training at half the size.
+
+        Raises:
+            ConfigError: Such a one is given for another architecture than ``skip``.
+        """
         new = f"g.synthesis.blocks.{self.config.size}.conv0.weight"
         half = f"g.synthesis.blocks.{self.config.size // 2}.conv0.weight"
         if new in tensors or half not in tensors:
             return tensors
+        if self.config.architecture != "skip":  # whose pictures are sums over the sizes
+            raise ConfigError("Only the architecture 'skip' can grow from a smaller one.")
         own = self.state_dict()
         grown = {
             name: value
