@@ -48,15 +48,15 @@ class Step:
         driver: The face that says how: a photo's path, its pixels, or a ``Face``; for the tasks
             that need one.
         strength: From 0 (unchanged) to 1.
-        method: Shipped weights, a weight file, or a method in memory; None takes the best for the
-            task (``mien.edit.best``).
+        method: Shipped weights, a weight file, a method in memory, or an editor that has them
+            loaded; None takes the best for the task (``mien.edit.best``).
         regions: Strength by region of the face, for make-up.
     """
 
     task: str
     driver: str | Path | Image | Face | None = None
     strength: float = 1.0
-    method: str | Path | Method | None = None
+    method: str | Path | Method | Editor | None = None
     regions: Mapping[str, float] | None = None
 
 
@@ -101,7 +101,8 @@ class Chain:
             key = str(weights) if isinstance(weights, (str, Path)) else str(id(weights))
             if key not in loaded:
                 # One finder serves all steps; an editor's own is never asked.
-                loaded[key] = Editor(weights, finder=finder or _no_finder())
+                ready = isinstance(weights, Editor)
+                loaded[key] = weights if ready else Editor(weights, finder=finder or _no_finder())
             method = loaded[key].method
             task = check_task(step.task, method, step.driver is not None, step.strength)
             if step.regions and not task.landmarks:
