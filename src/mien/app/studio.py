@@ -117,7 +117,8 @@ class Studio:
         record = editor.record(said, max((s for _, s in wanted), default=0.0))
         if chain is None:
             return opened.image.copy(), record
-        return chain.apply(opened.image, [_cut_for(editor, opened, number)]), record
+        faces, _ = chain.fit([_cut_for(editor, opened, number)])
+        return chain.apply(opened.image, faces), record
 
     def encode(
         self,

@@ -348,8 +348,9 @@ def photo_rows(cache: Any, rows: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _frontal(cache: Any, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    rows = rows[np.isfinite(cache.landmarks[rows]).all((1, 2))]
-    return rows[np.abs(np.nan_to_num(cache.pose[rows, 0])) < _MOST_YAW]
+    known: NDArray[np.bool_] = np.isfinite(cache.landmarks[rows]).all((1, 2))
+    turned: NDArray[np.float32] = np.abs(np.nan_to_num(cache.pose[rows, 0]))
+    return rows[known & (turned < _MOST_YAW)]
 
 
 def _crop_points(points: Tensor, matrices: Tensor, size: int) -> Tensor:
