@@ -199,6 +199,7 @@ def _strengths(pairs: list[str]) -> dict[str, float]:
         "mien grid residue me.jpg --weights derl --out residue.png",
         "mien grid attributes me.jpg --weights ipgan --count 8 --seed 1 --out new.png",
         "mien grid interpolation me.jpg friend.jpg --weights ipgan --out between.png",
+        "mien grid makeup photos/ --reference looks/ --weights FILE --out sheet.jpg",
     )
 )
 def grid(
@@ -206,7 +207,8 @@ def grid(
         str,
         typer.Argument(
             help="residue: where an expression shows, by layer (derl); attributes: new pictures of "
-            "a person (ipgan); interpolation: from one face's attributes to the next one's (ipgan)."
+            "a person (ipgan); interpolation: from one face's attributes to the next one's "
+            "(ipgan); makeup: every --reference on every photo (pairedcyclegan)."
         ),
     ],
     sources: Annotated[list[Path], typer.Argument(metavar="SRC...", help="Pictures or folders.")],
@@ -216,9 +218,25 @@ def grid(
     out: Annotated[Path, typer.Option("--out", "-o", help="Picture to write.")],
     count: Annotated[int, typer.Option(help="Drawn pictures of a face.")] = 6,
     seed: Annotated[int, typer.Option(help="Seed of what is drawn at random.")] = 0,
+    reference: Annotated[
+        list[Path] | None,
+        typer.Option(help="Picture or folder with make-up, for makeup; may be repeated."),
+    ] = None,
     detector: Detector = "dlib",
 ) -> None:
     """Draw what a method sees in faces or makes of them, one row a face, marked as edited."""
+    if kind == "makeup":
+        from mien.edit.makeup_sheet import write_makeup_sheet
+
+        said = write_makeup_sheet(
+            sources, reference or (), out=out, weights=weights, detector=detector
+        )
+        for warning in said:
+            print(f"warning: {warning}", file=sys.stderr)
+        print(out)
+        return
+    if reference:
+        raise ConfigError("--reference is for the grid makeup; leave it out.")
     from mien.edit.grids import write_grid as run
 
     print(run(kind, sources, out=out, weights=weights, count=count, seed=seed, detector=detector))

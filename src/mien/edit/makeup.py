@@ -100,6 +100,8 @@ def read_references(
     finder: Finder,
     which: str | int = "only",
     regions: Mapping[str, float] | None = None,
+    *,
+    reference: bool = True,
 ) -> tuple[list[Face], list[str]]:
     """Return the faces of references, and warnings; a folder stands for every picture in it.
 
@@ -110,6 +112,7 @@ def read_references(
         finder: Finds the faces.
         which: As for ``mien.faces.find.choose``.
         regions: As for ``concerns``.
+        reference: They give make-up; False: they get it.
 
     Raises:
         FaceError: No photo shows a face that is usable.
@@ -124,7 +127,7 @@ def read_references(
     warnings: list[str] = []
     for one in one_by_one:
         try:
-            faces, said = fit_faces([face_of(one, finder, which)], regions, reference=True)
+            faces, said = fit_faces([face_of(one, finder, which)], regions, reference=reference)
             found += faces
             warnings += said
         except (FaceError, ImageError) as error:

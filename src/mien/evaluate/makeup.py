@@ -397,6 +397,8 @@ def _notes(data: dict[str, Any], settings: dict[str, Any]) -> list[str]:
         f"itself, both as JPEG of quality {_QUALITY}; make-up itself costs what exact shows.",
         f"Skin tone is measured in the photo, under its light; bins with fewer than "
         f"{LEAST_OF_TONE} pairs do not count in the largest gap.",
+        "Outside the mask nothing is added by construction; what paste-back does to a photo is not "
+        "measured here (mien edit --report).",
     ]
     if data["pairs"] < LEAST_PAIRS:
         notes.append(f"Fewer than {LEAST_PAIRS} pairs: the figures say little.")
