@@ -34,7 +34,8 @@ from mien.faces.face import Face, Image
 from mien.faces.find import face_from_landmarks
 from mien.faces.regions import CROPS, REGIONS
 from mien.files.atomic import write_json
-from mien.methods import config_from, method_class
+from mien.methods import config_from
+from mien.methods.base import Method
 from mien.methods.pairedcyclegan import PairedCycleGAN
 from mien.train.recipe import load_recipe
 
@@ -97,12 +98,13 @@ def drawn_photo(side: int, crop: tuple[str, int]) -> tuple[Image, Face, Face]:
 
 def build(name: str) -> PairedCycleGAN:
     """Return the method of weights, or that of the laptop recipe with random ones."""
+    method: Method
     if name:
         method = shelf.load(name)
     else:
         torch.manual_seed(0)
         recipe = load_recipe("pairedcyclegan/laptop")
-        method = method_class("pairedcyclegan")(config_from(PairedCycleGAN.Config, recipe.config))
+        method = PairedCycleGAN(config_from(PairedCycleGAN.Config, recipe.config))
     if not isinstance(method, PairedCycleGAN):
         raise SystemExit(f"{name} is of {method.name}, not of pairedcyclegan")
     return method.eval()
@@ -152,7 +154,7 @@ def main() -> None:
             method.nets(region).apply_to(x, x.flip(0), mask, mask)
 
     def on_faces() -> None:
-        for x in faces.split(8):  # memory of a whole batch would not fit a laptop
+        for x in torch.split(faces, 8):  # memory of a whole batch would not fit a laptop
             peer(x, x.flip(0))
 
     jobs: dict[str, Callable[[], None]] = {
