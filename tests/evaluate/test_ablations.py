@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mien.data.procedural import write_table
-from mien.evaluate import ablations
+from mien.evaluate import runs
 from mien.evaluate.ablations import FULL, MEASURES, ablate
 from mien.files.errors import ConfigError
 from mien.methods.base import config_from, method_class
@@ -51,7 +51,7 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         started.append(Path(out).name)
         return train(recipe, out=out, accelerator="cpu", **{**options, "threads": 1})
 
-    monkeypatch.setattr(ablations, "train", lambda recipe, accelerator, **o: counted(recipe, **o))
+    monkeypatch.setattr(runs, "train", lambda recipe, accelerator, **o: counted(recipe, **o))
     return started
 
 

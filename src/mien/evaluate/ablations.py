@@ -7,7 +7,6 @@ method's own evaluation. What is finished is not done again, what was cut off go
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,15 +19,13 @@ from mien.data.table import Table
 from mien.evaluate.encoders import Encoder
 from mien.evaluate.leakage.codes import ALL, WHOLE
 from mien.evaluate.report import markdown_table, package_versions
+from mien.evaluate.runs import keep, table_mark, trained
 from mien.faces.face import Image
-from mien.files.atomic import sha256, write_json, write_text
+from mien.files.atomic import write_json, write_text
 from mien.files.errors import ConfigError, nearest
 from mien.files.weights import read_card
-from mien.train.log import say
-from mien.train.loop import train, weights_file
 from mien.train.recipe import (
     ABLATIONS,
-    Recipe,
     ablation_files,
     find_recipe,
     load_recipe,
@@ -37,7 +34,6 @@ from mien.train.recipe import (
 )
 
 FULL = "full"
-_STATE = "ablation.json"  # in the folder of a variant: what was asked for, and what came out
 _START = "init_from"  # the one key of a variant that is no setting of the recipe; only "none"
 
 _PROBED = {"expression": "expression, accuracy", "pose": "pose, mean error in degrees"}
@@ -205,7 +201,7 @@ def ablate(
     )
     judged = {
         "measures": list(listed.measures),
-        "tables": [_mark(t)["fingerprint"] for t in tests],
+        "tables": [table_mark(t)["fingerprint"] for t in tests],
         "judges": [_said(judge), _said(expression_judge)],
         "pairs": pairs,
     }
@@ -215,21 +211,15 @@ def ablate(
         folder = Path(out) / name
         start = None if changes.get(_START) == "none" else init_from
         settings = {k: v for k, v in changes.items() if k != _START}
-        recipe = load_recipe(listed.recipe, common | settings)
-        state = _state(folder, recipe, start)
-        if not _finished(folder, recipe):
-            say(f"{name}: {recipe.steps} steps in {folder}")
-            train(
-                listed.recipe,
-                overrides=common | settings,
-                out=folder,
-                resume=True,
-                init_from=start,
-                threads=threads,
-                accelerator=accelerator,
-            )
-        if not _finished(folder, recipe):
-            say(f"Stopped in {name!r}; the same `mien ablate` goes on.")
+        state = trained(
+            folder,
+            listed.recipe,
+            common | settings,
+            start,
+            threads=threads,
+            accelerator=accelerator,
+        )
+        if state is None:
             break
         weights = folder / "weights.safetensors"
         if state.get("measured") != judged:
@@ -237,7 +227,7 @@ def ablate(
             for measure in listed.measures:
                 state["figures"] |= MEASURES[measure](weights, given)
             state["measured"] = judged
-            write_json(folder / _STATE, state)
+            keep(folder, state)
         figures[name] = state["figures"]
         card = read_card(weights)
         trainings[name] = {"settings": changes, "images_seen": card["images_seen"]}
@@ -247,7 +237,7 @@ def ablate(
     report = AblationReport(
         figures,
         trainings,
-        {"train": [_mark(t) for t in base.tables], "test": [_mark(t) for t in tests]},
+        {"train": [table_mark(t) for t in base.tables], "test": [table_mark(t) for t in tests]},
         {
             "method": method,
             "stage": chosen_stage,
@@ -296,45 +286,7 @@ def _listed(method: str, stage: str) -> tuple[str, Ablations]:
     )
 
 
-# Trainings ----------------------------------------------------------------------------------------
-
-
-def _state(folder: Path, recipe: Recipe, start: str | Path | None) -> dict[str, Any]:
-    """Return what the folder of a variant holds so far; nothing is trained over other settings.
-
-    Raises:
-        ConfigError: It holds a training with other settings.
-    """
-    told = {**recipe.as_dict(), "tables": [_mark(t)["fingerprint"] for t in recipe.tables]}
-    for key in ("checkpoint_every", "log_every", "preview_every"):
-        del told[key]
-    told[_START] = sha256(weights_file(start)) if start is not None else None
-    asked = json.loads(json.dumps(told))
-    file = folder / _STATE
-    if file.is_file():
-        state: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        differ = [key for key in asked if state["asked"].get(key) != asked[key]]
-        if differ:
-            raise ConfigError(
-                f"{folder} holds a training with other settings ({', '.join(differ)}): give the "
-                "same ones, or another --out."
-            )
-        return state
-    if (folder / "weights.safetensors").exists():
-        raise ConfigError(f"{folder} holds a training that is no ablation's; give another --out.")
-    state = {"asked": asked}
-    write_json(file, state)
-    return state
-
-
-def _finished(folder: Path, recipe: Recipe) -> bool:
-    file = folder / "weights.safetensors"
-    return file.is_file() and int(read_card(file)["steps"]) >= recipe.steps
-
-
-def _mark(table: str) -> dict[str, str]:
-    """Return name and fingerprint of a table."""
-    return {"table": Path(table).name, "fingerprint": str(Table(table).info["fingerprint"])}
+# Names --------------------------------------------------------------------------------------------
 
 
 def _name(start: str | Path | None) -> str:
