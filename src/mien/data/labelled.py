@@ -90,7 +90,7 @@ class ExpressionSampler:
 def expression_folds(
     caches: Sequence[Any], names: Sequence[str], folds: int
 ) -> list[NDArray[np.int64]]:
-    """Part the labelled pictures of tables into folds of whole persons, in the order of their names.
+    """Part the labelled pictures of tables into folds of whole persons, taken by their names.
 
     Args:
         caches: Tables of faces.
