@@ -292,6 +292,10 @@ def test_leaks_are_what_a_code_is_not_there_for() -> None:
         ("makeup", True, ("identity", "appearance"), "appearance"),
         ("skin_tone", True, ("expression", "identity"), "identity"),
         ("background", False, ("expression", "identity"), ""),
+        ("expression", False, ("identity", "appearance"), "appearance"),
+        ("yaw", False, ("identity", "appearance"), "appearance"),
+        ("identity", False, ("identity", "appearance"), "identity"),
+        ("expression", False, ("appearance",), ""),
     ],
 )
 def test_homes(name: str, personal: bool, codes: tuple[str, ...], where: str) -> None:
