@@ -68,24 +68,28 @@ def tables_of(names: tuple[str, ...], folder: Path | None, drawn: Path) -> tuple
     missing = [not (table / "table.json").is_file() for table in found]
     chosen = []
     for table, absent in zip(found, missing, strict=True):
-        kind = "clips" if re.search("clip|pair|face", table.name) else "photos"
+        kind = next((k for k in ("clips", "pairs") if k in table.name), "photos")
         chosen.append(str(drawn / kind if absent else table))
     return chosen, any(missing)
 
 
 def draw_tables(folder: Path) -> None:
-    """Draw a table of clips and one of the same pictures as photos of their own."""
+    """Draw a table of clips; write its pictures again as photos, and as pairs of renders."""
     write_table(folder / "clips", persons=60, frames=8)
     plain = ("image", "source", "dataset", "person", "expression", "yaw", "pitch", "roll")
-    more = ("action_units", "makeup", "landmarks", "split")
-    words = cycle(FER)
-    with TableWriter(folder / "photos", crop="tight", size=112) as writer:
+    more = ("clip", "action_units", "makeup", "landmarks", "split")
+    words = cycle(FER)  # every class shall have photos
+    with (
+        TableWriter(folder / "photos", crop="tight", size=112) as photos,
+        TableWriter(folder / "pairs", crop="tight", size=112) as pairs,
+    ):
         for batch in Table(folder / "clips").batches([*plain, *more], 4096):
             for values in batch.to_pylist():
                 values["action_units"] = dict(values["action_units"] or ())
-                values["expression"] = next(words)  # every class shall have pictures
                 values["landmarks"] = np.array(values["landmarks"], np.float32).reshape(68, 2)
-                writer.add(Row(**{k: v for k, v in values.items() if v is not None}))
+                row = Row(**{k: v for k, v in values.items() if v is not None})
+                photos.add(replace(row, clip="", expression=next(words)))
+                pairs.add(replace(row, dataset="ict_pairs"))
 
 
 # The profile --------------------------------------------------------------------------------------

@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from mien.data.procedural import write_table
 from mien.evaluate import runs
-from mien.evaluate.ablations import FULL, MEASURES, ablate
+from mien.evaluate.ablations import FULL, MEASURES, Given, ablate
 from mien.files.errors import ConfigError
+from mien.files.weights import save_weights
 from mien.methods.base import config_from, method_class
 from mien.train.loop import train
 from mien.train.recipe import ABLATIONS, ablation_files, load_recipe, parse_yaml
@@ -143,6 +145,32 @@ def test_swaps_without_a_loss(
                  only=["no-gc"])  # fmt: skip
     assert trainings == [FULL, "no-gc"]
     assert report.settings["judges"] == ["<lambda>", ""]
+
+
+@pytest.mark.parametrize(
+    ("measure", "method", "stage", "codes", "wanted"),
+    [
+        ("leakage", "ipgan", "synthesise", (), "identity from the code appearance"),
+        ("edits", "derl", "neutralise", (), "neutralise landmarks"),
+        ("probes", "pcl", "main", ("pose", "identity"), "pose, mean error in degrees, identity"),
+    ],
+)
+def test_measures(
+    table: Path, tmp_path: Path, measure: str, method: str, stage: str, codes: Any, wanted: str
+) -> None:
+    config = {"width": 4}
+    if method == "ipgan":
+        config |= {"identity_dim": 16, "attribute_dim": 8, "identities": 8}
+    cls = method_class(method)
+    torch.manual_seed(0)
+    tensors = cls(config_from(cls.Config, config), stage).state_dict()
+    file = tmp_path / "weights.safetensors"
+    save_weights(file, tensors, {"method": method, "stage": stage, "config": config})
+    given = Given((str(table),), codes=codes, cache=False, progress=False)
+    figures = MEASURES[measure](file, given)
+    assert any(name.startswith(wanted) for name in figures)
+    for entry in figures.values():
+        assert entry["interval"][0] <= entry["value"] <= entry["interval"][1]
 
 
 def test_errors(table: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from mien.evaluate.encoders import Encoder
 from mien.evaluate.leakage.codes import ALL, WHOLE
 from mien.evaluate.report import markdown_table, package_versions
 from mien.evaluate.runs import keep, table_mark, trained
+from mien.evaluate.tables import open_faces
 from mien.faces.face import Image
 from mien.files.atomic import write_json, write_text
 from mien.files.errors import ConfigError, nearest
@@ -81,8 +82,8 @@ class AblationReport:
     Attributes:
         figures: Variant → measure → ``value`` and its 95 % ``interval``; of all but the full method
             also ``difference`` and ``difference_interval``.
-        trainings: Variant → settings that differ, pictures seen, data and seconds of training.
-        data: Fingerprints of the tables that were measured on.
+        trainings: Variant → settings that differ, and pictures seen.
+        data: Fingerprints of the tables that were trained and measured on.
         settings: Method, stage, recipe, budget, seed, measures and judges.
         missing: Variants that are not finished.
         versions: Versions of Python and packages.
@@ -349,13 +350,17 @@ def _classifier(weights: Path, given: Given) -> Figures:
 
 
 def _leakage(weights: Path, given: Given) -> Figures:
-    """Return what a code gives away of the factors that are another's, on the test split."""
-    from mien.evaluate.leakage import evaluate_leakage
+    """Return how well persons and expressions of the test split are told from each code."""
+    from mien.evaluate.leakage import evaluate_leakage, factors_of
 
+    faces = open_faces(given.tables[:1], splits=("test",))
+    told = {factor.name for factor in factors_of(faces)} & {"identity", "expression"}
+    if not told:
+        return {}
     report = evaluate_leakage(
         str(weights),
         given.tables[:1],
-        factors=("identity", "expression"),
+        factors=sorted(told),
         splits=("test",),
         out=weights.parent / "report",
         seed=given.seed,
