@@ -104,9 +104,10 @@ def test_cross_validation(
 
 
 def test_errors(table: Path, generator: Path, tmp_path: Path) -> None:
+    derl = method_class("derl")
     with pytest.raises(ConfigError, match="weights of facecycle"):
         cross_validate("facecycle", [table], out=tmp_path)
     with pytest.raises(TableError, match="12 persons, too few for 13 folds"):
         cross_validate(generator, [table], out=tmp_path, folds=13, overrides=SETTINGS)
     with pytest.raises(ConfigError, match="fold is one of 0 to 2"):
-        method_class("derl")(config_from(method_class("derl").Config, {"folds": 3, "fold": 3}))
+        derl(config_from(derl.Config, {"folds": 3, "fold": 3}), "classify")
