@@ -70,7 +70,8 @@ def l_lm(drawn: Tensor, attributes: Tensor) -> Tensor:
 
     In units of the crop, whose sides are 2 long.
     """
-    return torch.linalg.vector_norm(drawn - attributes.detach() + _TINY, dim=2).mean()
+    distance: Tensor = torch.linalg.vector_norm(drawn - attributes.detach() + _TINY, dim=2).mean()
+    return distance
 
 
 def distillation(predicted: Tensor, teacher: Tensor) -> Tensor:

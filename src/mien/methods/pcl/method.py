@@ -218,7 +218,8 @@ class PCL(Method):
         halves = zip(z_f.chunk(2), z_p.chunk(2), strict=True)
         l_orth = torch.stack([orthogonality(f, p, official) for f, p in halves]).sum()
         mirrored = (partners == mirrors).flatten(1).all(1)  # other frames have another expression
-        return l_rec, l_orth, mirror_agreement(*z_f.chunk(2), mirrored)
+        own_f, other_f = z_f.chunk(2)
+        return l_rec, l_orth, mirror_agreement(own_f, other_f, mirrored)
 
     def face_loss(
         self, images: Tensor, generator: torch.Generator, partners: Tensor | None = None
