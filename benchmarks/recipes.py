@@ -38,6 +38,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.modules.module import (
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+)
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from mien.data.procedural import write_table
@@ -96,8 +100,8 @@ def draw_tables(folder: Path) -> None:
 
 
 @contextmanager
-def marked_modules(method: nn.Module) -> Iterator[None]:
-    """Let the profiler see when a module of a method runs; the method itself is none."""
+def marked_modules() -> Iterator[None]:
+    """Let the profiler see when a module runs; a method's own step is no module's."""
     open_ranges: list[Any] = []
 
     def enter(module: nn.Module, inputs: Any) -> None:
@@ -107,10 +111,7 @@ def marked_modules(method: nn.Module) -> Iterator[None]:
     def leave(module: nn.Module, inputs: Any, output: Any) -> None:
         open_ranges.pop().__exit__(None, None, None)
 
-    hooks = []
-    for module in method.modules():
-        if module is not method:
-            hooks += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
+    hooks = [register_module_forward_pre_hook(enter), register_module_forward_hook(leave)]
     try:
         yield
     finally:
@@ -182,7 +183,7 @@ def measure(parallel: Parallel, job: Job, steps: int, profiled: int) -> dict[str
     for step, batch in batches:
         training.step(step, batch)
     seconds = (time.perf_counter() - clock) / steps
-    with marked_modules(training.method), profile(activities=[ProfilerActivity.CPU]) as found:
+    with marked_modules(), profile(activities=[ProfilerActivity.CPU]) as found:
         for step in range(steps + 1, steps + 1 + profiled):
             with record_function(BATCH):
                 drawn = {n: channels_last(v) for n, v in training.sampler(step).items()}

@@ -139,12 +139,12 @@ def test_swaps_without_a_loss(
     names = "cosine to source", "landmarks nearer to attribute picture, %"
     for name in names:
         assert {"value", "difference", "difference_interval"} <= set(report.figures["no-gc"][name])
-    assert report.settings["judges"] == ["small", ""]
+    assert report.settings["judges"] == ["small", "", ""]
     # Another judge measures again and trains nothing.
     report = run("ipgan", table, tmp_path, judge=lambda crops: small(255 - crops), pairs=8,
                  only=["no-gc"])  # fmt: skip
     assert trainings == [FULL, "no-gc"]
-    assert report.settings["judges"] == ["<lambda>", ""]
+    assert report.settings["judges"] == ["<lambda>", "", ""]
 
 
 @pytest.mark.parametrize(

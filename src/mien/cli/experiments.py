@@ -55,6 +55,9 @@ def ablate(
         typer.Option(help="Weights to start from: shipped name, .safetensors file or a run."),
     ] = None,
     judge: Annotated[str, typer.Option(help="Encoder that says whose face it is.")] = "",
+    landmark_judge: Annotated[
+        str, typer.Option(help="dlib:FILE, dlib's shape predictor; the shipped network if empty.")
+    ] = "",
     expression_judge: ExpressionJudge = "",
     data: JudgeData = None,
     pairs: Annotated[int, typer.Option(help="Pairs of persons to swap.")] = 400,
@@ -76,6 +79,7 @@ def ablate(
         init_from=init_from,
         overrides=overrides or (),
         judge=judge,
+        landmark_judge=landmark_judge,
         expression_judge=expression_judge,
         data=data,
         pairs=pairs,

@@ -66,6 +66,7 @@ class Given:
 
     tables: tuple[str, ...] = ()
     judge: Spec = ""
+    landmark_judge: str = ""
     expression_judge: Spec = ""
     data: str | Path | None = None
     codes: tuple[str, ...] = ()
@@ -147,6 +148,7 @@ def ablate(
     init_from: str | Path | None = None,
     overrides: Sequence[str] = (),
     judge: Spec = "",
+    landmark_judge: str = "",
     expression_judge: Spec = "",
     data: str | Path | None = None,
     pairs: int = 400,
@@ -168,6 +170,7 @@ def ablate(
         init_from: Weights that every variant starts from, but those that start anew.
         overrides: ``key=value`` for all variants, as of ``mien train``.
         judge: Of identity, for ``swaps`` (which needs one) and ``edits``.
+        landmark_judge: Of shape, for ``swaps``: ``dlib:FILE``; ours if empty.
         expression_judge: For ``swaps`` and ``edits``.
         data: Folder that holds ``fer2013/``, for ``expression_judge``.
         pairs: Pairs of persons that ``swaps`` takes.
@@ -198,12 +201,21 @@ def ablate(
     base = load_recipe(listed.recipe, common)
     tests = tuple(str(t) for t in test_tables or base.tables)
     given = Given(
-        tests, judge, expression_judge, data, listed.codes, pairs, base.seed, cache, progress
+        tests,
+        judge,
+        landmark_judge,
+        expression_judge,
+        data,
+        listed.codes,
+        pairs,
+        base.seed,
+        cache,
+        progress,
     )
     judged = {
         "measures": list(listed.measures),
         "tables": [table_mark(t)["fingerprint"] for t in tests],
-        "judges": [_said(judge), _said(expression_judge)],
+        "judges": [_said(judge), _said(landmark_judge), _said(expression_judge)],
         "pairs": pairs,
     }
     figures: dict[str, Figures] = {}
@@ -312,6 +324,7 @@ def _swaps(weights: Path, given: Given) -> Figures:
         str(weights),
         given.tables[0],
         judge=given.judge,
+        landmark_judge=given.landmark_judge,
         expression_judge=given.expression_judge,
         data=given.data,
         pairs=given.pairs,
