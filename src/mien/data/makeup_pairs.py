@@ -149,7 +149,7 @@ class MakeupPairSampler:
         start = self.first[t]
         wanted = cache.split == self.settings.split
         if self.settings.split == "train":
-            wanted |= cache.split == ""
+            wanted = (wanted | (cache.split == "")) & ~cache.kept
         rows = np.flatnonzero(wanted & np.isfinite(cache.landmarks).all((1, 2)))
         rows = rows[np.abs(np.nan_to_num(cache.pose[rows, 0])) < _MOST_YAW]
         clips = rows[cache.clip[rows] >= 0]

@@ -6,9 +6,11 @@ from importlib import import_module
 from typing import Any
 
 _PUBLIC = {
+    "AblationReport": "ablations",
     "ClassifierReport": "classifiers",
     "EditReport": "edits",
     "Encoder": "encoders",
+    "FoldReport": "cross_validation",
     "LandmarkReport": "landmarks",
     "LeakageReport": "leakage",
     "Report": "report",
@@ -16,8 +18,10 @@ _PUBLIC = {
     "Result": "task",
     "SwapReport": "identity_swaps",
     "TransferReport": "style_transfer",
+    "ablate": "ablations",
     "by_yaw": "quality",
     "clear": "cache",
+    "cross_validate": "cross_validation",
     "embed": "cache",
     "encoder": "encoders",
     "evaluate": "report",

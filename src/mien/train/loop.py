@@ -127,7 +127,7 @@ def train(
         recipe=settings,
         out=folder,
         command=_command(recipe, pairs, init_from, devices),
-        init_from=None if init_from is None or (resume and earlier) else _weights_file(init_from),
+        init_from=None if init_from is None or (resume and earlier) else weights_file(init_from),
         resume=resume,
         threads=threads or cores(devices),
         tensorboard=tensorboard,
@@ -460,7 +460,8 @@ def _flat(values: dict[str, Any], start: str = "") -> dict[str, Any]:
     return flat
 
 
-def _weights_file(name: str | Path) -> Path:
+def weights_file(name: str | Path) -> Path:
+    """Return the file of weights given by shipped name, file or folder of a run."""
     path = Path(name)
     if path.is_dir():
         return path / "weights.safetensors"

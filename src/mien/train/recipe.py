@@ -19,6 +19,7 @@ FOLDERS = (
     Path(__file__).resolve().parents[1] / "recipes",
     Path(__file__).resolve().parents[3] / "recipes",
 )
+ABLATIONS = "ablations"  # beside recipes: what to leave out of them, no recipe itself
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
 
 Overrides = Mapping[str, Any] | Iterable[str]
@@ -95,8 +96,14 @@ def recipe_names() -> list[str]:
         file.relative_to(folder).with_suffix("").as_posix()
         for folder in FOLDERS
         for file in folder.glob("*/*.yaml")
+        if file.stem != ABLATIONS
     }
     return sorted(names)
+
+
+def ablation_files() -> list[Path]:
+    """Return the lists of ablations, one a method, ``METHOD/ablations.yaml``."""
+    return sorted(file for folder in FOLDERS for file in folder.glob(f"*/{ABLATIONS}.yaml"))
 
 
 def find_recipe(name: str | Path) -> Path:
@@ -126,7 +133,18 @@ def load_recipe(recipe: str | Path, overrides: Overrides = (), *, processes: int
     Raises:
         ConfigError: Not a recipe, an unknown key (with the nearest name) or an impossible value.
     """
-    file = find_recipe(recipe)
+    values = parse_yaml(find_recipe(recipe))
+    for key, value in override_pairs(overrides):
+        _put(values, key, value)
+    return _checked(values, processes)
+
+
+def parse_yaml(file: Path) -> dict[str, Any]:
+    """Read a file of lines ``key: value``.
+
+    Raises:
+        ConfigError: It is not such a file.
+    """
     try:
         values = _parse(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -134,9 +152,7 @@ def load_recipe(recipe: str | Path, overrides: Overrides = (), *, processes: int
         raise ConfigError(f"The recipe {file} cannot be read: {reason}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"The recipe {file} must hold lines 'key: value'.")
-    for key, value in override_pairs(overrides):
-        _put(values, key, value)
-    return _checked(values, processes)
+    return values
 
 
 def override_pairs(overrides: Overrides) -> list[tuple[str, Any]]:
