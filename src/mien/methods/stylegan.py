@@ -236,22 +236,8 @@ class StyleGAN(Method):
         real = batch["image"][:32]
         real = real[: len(real) // 2 * 2]
         columns = len(real) // 2
-        drawn = self.draw(6 * columns, _TRUNCATION).clamp(-1, 1)
+        drawn = self.g.draw(6 * columns, _TRUNCATION).clamp(-1, 1)
         return picture_grid([*real.chunk(2), *drawn.chunk(6)])
-
-    @torch.no_grad()
-    def draw(self, count: int, psi: float = 1.0, seed: int = 0) -> Tensor:
-        """Draw pictures ``(count, 3, S, S)``, about [-1, 1]; the same for the same seed.
-
-        Args:
-            count: Their number.
-            psi: Truncation: 1 is all variety, 0 the mean face.
-            seed: Of z.
-        """
-        generator = torch.Generator().manual_seed(seed)
-        z = torch.randn(count, self.config.z_dim, generator=generator).to(self.g.w_avg.device)
-        pictures: Tensor = self.g(z, psi, "const")
-        return pictures
 
 
 def augment(x: Tensor, p: Tensor) -> Tensor:

@@ -31,6 +31,7 @@ _SLOPE = 0.2
 _GAIN = math.sqrt(2)  # of the activation
 _HALF = math.sqrt(0.5)  # of the sum of two branches
 _TAPS = (1.0, 3.0, 3.0, 1.0)
+_AT_ONCE = 64  # pictures that are drawn together
 
 
 def sizes(size: int) -> list[int]:
@@ -405,6 +406,19 @@ class Generator(nn.Module):
         """Draw pictures ``(B, 3, S, S)`` from z ``(B, Z)`` with truncation ψ."""
         picture: Tensor = self.synthesis(self.spread(self.truncate(self.mapping(z), psi)), noise)
         return picture
+
+    @torch.no_grad()
+    def draw(self, count: int, psi: float = 1.0, seed: int = 0) -> Tensor:
+        """Draw pictures ``(count, 3, S, S)``, about [-1, 1]; the same for the same seed.
+
+        Args:
+            count: Their number.
+            psi: Truncation: 1 is all variety, 0 the mean face.
+            seed: Of z. The noise is the stored one.
+        """
+        z = torch.randn(count, self.z_dim, generator=torch.Generator().manual_seed(seed))
+        parts = z.to(self.w_avg.device).split(_AT_ONCE)
+        return torch.cat([self(part, psi, "const") for part in parts])
 
 
 class DiscriminatorBlock(nn.Module):
