@@ -72,13 +72,14 @@ def test_who_copies_and_who_does_not(table: Path, tmp_path: Path) -> None:
     assert copier[VERY_NEAR]["value"] == 100
     assert unseen[VERY_NEAR]["value"] < 10
     assert unseen[NEAREST]["value"] == 0  # they are the held-out photos themselves
-    assert nothing[KID]["value"] > 10 * abs(floor[KID]["value"])
-    assert unseen[KID]["value"] < floor[KID]["value"] + 1
+    for other in (copier, unseen, floor):
+        assert nothing[KID]["value"] > other[KID]["value"] + 100
+    assert unseen[KID]["value"] < 0
     assert report.best == "unseen"
     for name in ("precision, %", "recall, %"):
-        assert nothing[name]["value"] == 0
         assert unseen[name]["value"] == 100
-        assert floor[name]["value"] > 30
+        assert floor[name]["value"] > 20
+        assert nothing[name]["value"] < floor[name]["value"]
     assert "memorising: copier, noise, unseen" in report.markdown()
     told = json.loads((tmp_path / "generator.json").read_text())
     assert told["data"]["fingerprint"] == FaceCache(table, SIZE).fingerprint

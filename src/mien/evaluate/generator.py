@@ -154,7 +154,7 @@ def evaluate_generator(
             target = Path(out)
             tag = stem(one.name)
             side = min(_SIDE, int(images**0.5))
-            sheet = list(x[: side * side].split(side))
+            sheet = list(torch.split(x[: side * side], side))
             write_sheet(target / f"samples-{tag}.png", sheet, "generated", one.weights)
             shown = _beside(x, found, photos)
             write_sheet(target / f"neighbours-{tag}.png", shown, "generated", one.weights)
@@ -211,7 +211,7 @@ class _Made:
                 "or styletransfer."
             )
         stages = [card, *card.get("earlier_stages", ())]
-        told = [t for stage in stages for t in stage.get("data", ()) if isinstance(t, dict)]
+        told = [t for stage in stages for t in stage.get("data") or () if isinstance(t, dict)]
         marks = frozenset(str(t.get("fingerprint")) for t in told)
         return cls(str(weights) if card else method.name, weights, g.eval(), marks)
 
