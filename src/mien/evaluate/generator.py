@@ -337,7 +337,13 @@ class _Found:
         count = min(_COLUMNS, len(space.train))
         apart, rows = zip(*(nearest(x, space.train, count) for x in self.ways), strict=True)
         both, places = np.concatenate(apart, 1), np.concatenate(rows, 1)
-        order = np.argsort(both, axis=1, kind="stable")[:, :count]
+        order = np.argsort(both, axis=1, kind="stable")
+        # A photo that is near both ways counts once, where it is nearer.
+        first = [
+            np.unique(row, return_index=True)[1] for row in np.take_along_axis(places, order, 1)
+        ]
+        kept = np.stack([np.sort(row)[:count] for row in first])
+        order = np.take_along_axis(order, kept, 1)
         self.apart = np.take_along_axis(both, order, 1)[:, 0]
         self.rows = np.take_along_axis(places, order, 1)
         self.mirrored = order >= count

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _DEPTH = 64  # of modules within modules
-_NUMBERS = frozenset("fiub")  # kinds of numpy's numbers
 _NETWORK = "torch_utils.persistence._reconstruct_persistent_obj"
 
 

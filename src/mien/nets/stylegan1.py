@@ -60,7 +60,8 @@ class AdaptiveLayer(nn.Module):
             x = x - x.mean((2, 3), keepdim=True)
             x = x * (x.square().mean((2, 3), keepdim=True) + _EPS).rsqrt()
             scale, shift = self.style(w.float())[:, :, None, None].chunk(2, 1)
-            return x * (scale + 1) + shift
+            styled: Tensor = x * (scale + 1) + shift
+            return styled
 
 
 class AdaptiveSynthesis(nn.Module):
