@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mien.data.cache import FaceCache
 from mien.data.procedural import write_table
-from mien.evaluate.generator import FLOOR, evaluate_generator
+from mien.evaluate.generator import FLOOR, _Found, evaluate_generator
 from mien.evaluate.neighbours import nearest, precision_recall
 from mien.files.errors import ConfigError, TableError, WeightsError
 from mien.files.weights import save_weights
@@ -147,7 +147,7 @@ def slow_precision(drawn: np.ndarray, real: np.ndarray, k: int) -> list[bool]:
 
 def test_precision_and_recall_are_the_published_ones() -> None:
     rng = np.random.default_rng(0)
-    drawn, real = rng.normal(0.8, 0.5, (30, 3)), rng.normal(size=(25, 3))
+    drawn, real = rng.normal(2.0, 0.7, (30, 3)), rng.normal(size=(25, 3))
     precision, recall = precision_recall(drawn, real, 3)
     assert precision.tolist() == slow_precision(drawn, real, 3)
     assert recall.tolist() == slow_precision(real, drawn, 3)
@@ -164,3 +164,19 @@ def test_nearest_looks_through_all_blocks(monkeypatch: pytest.MonkeyPatch) -> No
     true = np.linalg.norm(a[:, None] - b[None], axis=2)
     np.testing.assert_array_equal(rows, np.argsort(true, 1)[:, :3])
     np.testing.assert_allclose(apart, np.sort(true, 1)[:, :3], rtol=1e-4)
+
+
+def test_neighbours_are_different_photos() -> None:
+    """A photo that is as near to the mirrored picture is shown once."""
+    rng = np.random.default_rng(0)
+    half = rng.integers(0, 256, (9, 4, 2, 3)).astype(np.uint8)
+    crops = np.concatenate([half, half[:, :, ::-1]], 2)  # each its own mirror image
+
+    def embed(one: Any, crops: np.ndarray, keep: bool = True) -> np.ndarray:
+        return crops.reshape(len(crops), -1).astype(np.float32)
+
+    space: Any = SimpleNamespace(encoders=[None], train=embed(None, crops[2:]), embed=embed)
+    found = _Found(space, crops[:2])
+    true = np.linalg.norm(embed(None, crops[:2])[:, None] - space.train[None], axis=2)
+    np.testing.assert_array_equal(found.rows, np.argsort(true, 1)[:, :5])
+    np.testing.assert_allclose(found.apart, true.min(1), rtol=1e-4)

@@ -494,3 +494,18 @@ def test_networks_of_other_kinds(tmp_path: Path) -> None:
     torch.save({"state_dict": {}}, tmp_path / "x.pt")
     with pytest.raises(WeightsError, match="neither g_ema"):
         load_official(tmp_path / "x.pt")
+
+
+@pytest.mark.usefixtures("official_modules")
+def test_networks_without_end(tmp_path: Path) -> None:
+    file = tmp_path / "network.pkl"
+    last = module("Layer", {})
+    for _ in range(40):  # 2^40 if every way is gone
+        state = {**module("Layer", {}).meta["state"], "_modules": {"a": last, "b": last}}
+        last = Persistent("Layer", state)
+    file.write_bytes(pickle.dumps({"G_ema": last}))
+    with pytest.raises(WeightsError, match="networks within networks"):
+        read_network_pickle(file)
+    file.write_bytes(pickle.dumps({"G_ema": nn.ModuleList()}))
+    with pytest.raises(WeightsError, match="lacks mapping.w_avg"):
+        load_official(file)

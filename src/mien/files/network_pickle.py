@@ -22,7 +22,7 @@ from mien.files.errors import WeightsError
 if TYPE_CHECKING:
     from torch import Tensor
 
-_DEPTH = 64  # of modules within modules
+_MODULES = 10_000  # at most
 _NETWORK = "torch_utils.persistence._reconstruct_persistent_obj"
 
 
@@ -86,12 +86,12 @@ def read_network_pickle(path: str | Path) -> dict[str, StoredNetwork]:
     for name, one in value.items():
         state = _state(one)
         if state is not None:
-            tensors: dict[str, Tensor] = {}
-            _collect(path, state, "", tensors, 0)
+            notes = one.arguments[0] if one.name == _NETWORK else {}
             made_with = state.get("_init_kwargs")
-            kind = str(one.arguments[0].get("class_name", ""))
             found[str(name)] = StoredNetwork(
-                kind, made_with if isinstance(made_with, dict) else {}, tensors
+                str(notes.get("class_name", "")),
+                made_with if isinstance(made_with, dict) else {},
+                _tensors(path, state),
             )
     if not found:
         raise WeightsError(f"{path} holds no network.")
@@ -108,24 +108,28 @@ def _state(value: Any) -> dict[str, Any] | None:
     return state if isinstance(state, dict) and "_parameters" in state else None
 
 
-def _collect(
-    path: Path, state: dict[str, Any], start: str, found: dict[str, Tensor], depth: int
-) -> None:
-    """Put the tensors of a network and of those in it into ``found``."""
+def _tensors(path: Path, network: dict[str, Any]) -> dict[str, Tensor]:
+    """Return the tensors of a network and of those in it by dotted name."""
     from torch import Tensor
 
-    if depth > _DEPTH:
-        raise WeightsError(f"{path} holds networks that contain themselves.")
-    for group in ("_parameters", "_buffers"):
-        own = state.get(group)
-        for name, value in (own if isinstance(own, dict) else {}).items():
-            if isinstance(value, Tensor):
-                found[f"{start}{name}"] = value
-    inner = state.get("_modules")
-    for name, value in (inner if isinstance(inner, dict) else {}).items():
-        below = _state(value)
-        if below is not None:
-            _collect(path, below, f"{start}{name}.", found, depth + 1)
+    found: dict[str, Tensor] = {}
+    left, seen = [("", network)], 0
+    while left:
+        start, state = left.pop()
+        seen += 1
+        if seen > _MODULES:  # a few that contain one another look like endlessly many
+            raise WeightsError(f"{path} holds more than {_MODULES} networks within networks.")
+        for group in ("_parameters", "_buffers"):
+            own = state.get(group)
+            for name, value in (own if isinstance(own, dict) else {}).items():
+                if isinstance(value, Tensor):
+                    found[f"{start}{name}"] = value
+        inner = state.get("_modules")
+        for name, value in (inner if isinstance(inner, dict) else {}).items():
+            below = _state(value)
+            if below is not None:
+                left.append((f"{start}{name}.", below))
+    return found
 
 
 # What a stream may ask for. ----------------------------------------------------------------------
