@@ -507,5 +507,5 @@ def test_networks_without_end(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="networks within networks"):
         read_network_pickle(file)
     file.write_bytes(pickle.dumps({"G_ema": nn.ModuleList()}))
-    with pytest.raises(WeightsError, match="lacks mapping.w_avg"):
+    with pytest.raises(WeightsError, match=r"lacks mapping.w_avg"):
         load_official(file)

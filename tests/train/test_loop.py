@@ -157,6 +157,21 @@ def test_resume_with_other_settings(whole, recipe, table, tmp_path):
         go(recipe, tmp_path)
 
 
+def test_resume_of_a_run_that_knew_fewer_settings(recipe, tmp_path):
+    out = tmp_path / "out"
+    go(recipe, out, overrides=["steps=2", "schedule=constant"])
+    file = out / "checkpoints" / "step_00000002" / "state.json"
+    state = json.loads(file.read_text())
+    for key in ("config.rate", "warmup"):
+        del state["recipe"][key]
+    file.write_text(json.dumps(state))
+    longer = ["steps=3", "schedule=constant", "warmup=0"]
+    with pytest.raises(CheckpointError, match=r"config.rate \(was 1.0, is 2.0\)"):
+        go(recipe, out, resume=True, overrides=[*longer, "config.rate=2"])
+    go(recipe, out, resume=True, overrides=longer)
+    assert json.loads((out / "weights.json").read_text())["steps"] == 3
+
+
 def test_resume_may_be_longer_and_log_otherwise(recipe, tmp_path):
     out = tmp_path / "out"
     short = ["steps=4", "schedule=constant"]

@@ -359,7 +359,12 @@ class Training:
         return start, found.state["log"]
 
     def _check_same(self, state: dict[str, Any]) -> None:
-        old, new = state["recipe"], self._identity()
+        new = self._identity()
+        # Settings that the program did not have then were what their defaults are now.
+        config = dataclasses.asdict(type(self.method.config)())
+        settings = {**dataclasses.asdict(Recipe()), "config": config}
+        usual = _flat(json.loads(json.dumps(settings)))
+        old = {key: usual[key] for key in new if key in usual} | state["recipe"]
         differ = sorted(key for key in old | new if old.get(key) != new.get(key))
         if differ:
             changes = ", ".join(f"{k} (was {old.get(k)!r}, is {new.get(k)!r})" for k in differ)
