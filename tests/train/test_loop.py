@@ -256,11 +256,11 @@ def test_full_disk_keeps_the_previous_checkpoint(whole, recipe, tmp_path, monkey
     out = tmp_path / "out"
     real = safetensors.torch.save_file
 
-    def full(tensors, path):
+    def full(tensors, path, metadata=None):
         if "step_00000015" in str(path):
             path.write_bytes(b"half of it")
             raise OSError(errno.ENOSPC, "No space left on device")
-        real(tensors, path)
+        real(tensors, path, metadata)
 
     monkeypatch.setattr(safetensors.torch, "save_file", full)
     with pytest.raises(CheckpointError, match="No space left"):
