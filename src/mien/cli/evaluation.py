@@ -293,6 +293,9 @@ def evaluate_swaps(
     table: Annotated[Path, typer.Argument(help="Table with persons and a split.")],
     judge: Annotated[str, typer.Option(help="Encoder that says whose face it is.")],
     expression_judge: ExpressionJudge = "",
+    landmark_judge: Annotated[
+        str, typer.Option(help="dlib:FILE, dlib's shape predictor; the shipped network if empty.")
+    ] = "",
     data: JudgeData = None,
     align: Align = True,
     features: Annotated[
@@ -315,6 +318,7 @@ def evaluate_swaps(
         table,
         judge=judge,
         expression_judge=expression_judge,
+        landmark_judge=landmark_judge,
         data=data,
         align=align,
         features=features,

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mien.faces.landmarks import load_landmark_net
-from mien.files.weights import SHIPPED
+from mien.faces.landmarks import LANDMARKS, load_landmark_net
 from mien.nets.vgg import Vgg19
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -54,7 +53,7 @@ class LandmarkFeatures(nn.Module):
     def __init__(self, weights: Path | None = None) -> None:
         super().__init__()
         # A copy: the loss network moves to other devices and memory formats.
-        self.net = deepcopy(load_landmark_net(weights or SHIPPED / "landmarks.safetensors"))
+        self.net = deepcopy(load_landmark_net(weights or LANDMARKS))
         self.net.requires_grad_(False)
 
     def train(self, mode: bool = True) -> LandmarkFeatures:
