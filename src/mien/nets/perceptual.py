@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mien.faces.landmarks import LANDMARKS, load_landmark_net
 from mien.nets.vgg import Vgg19
@@ -62,3 +63,11 @@ class LandmarkFeatures(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         """Return three feature maps of ``x`` ``(B, 3, H, W)`` in [-1, 1]."""
         return self.net.features(x)
+
+
+_PLACES = 4  # a side, over which maps are averaged
+
+
+def pooled(maps: list[Tensor]) -> Tensor:
+    """Return one vector ``(B, D)`` a picture: the mean of every map over 4x4 places."""
+    return torch.cat([F.adaptive_avg_pool2d(m, _PLACES).flatten(1) for m in maps], 1)

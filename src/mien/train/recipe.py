@@ -49,6 +49,8 @@ class Recipe:
         preview_every: Steps between preview pictures; 0 turns them off.
         checkpoint_every: Steps between checkpoints.
         log_every: Steps that one line of metrics averages.
+        measure_every: Images (of all processes) between measurements of the method, after which its
+            best weights are kept as ``best.safetensors``; 0 turns them off.
         config: Settings of the method's ``Config``.
     """
 
@@ -69,6 +71,7 @@ class Recipe:
     preview_every: int = 1000
     checkpoint_every: int = 1000
     log_every: int = 50
+    measure_every: int = 0
     config: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def factor(self, step: int) -> float:
@@ -215,7 +218,7 @@ def _checked(values: dict[str, Any], processes: int) -> Recipe:
     for key in ("size", "batch_size", "checkpoint_every", "log_every"):
         if getattr(recipe, key) < 1:
             raise ConfigError(f"{key} is at least 1, not {getattr(recipe, key)}.")
-    for key in ("steps", "images", "warmup", "clip", "preview_every", "seed"):
+    for key in ("steps", "images", "warmup", "clip", "preview_every", "measure_every", "seed"):
         if getattr(recipe, key) < 0:
             raise ConfigError(f"{key} cannot be negative.")
     if not 0 <= recipe.ema < 1:
