@@ -445,3 +445,12 @@ def test_bad_evaluations(fails: Callable[..., str], drawn: Path, tmp_path: Path)
     assert "--data" in fails("evaluate", "hog", "--task", "lfw")
     assert "did you mean 'yaw'" in fails("leakage", "hog", "--table", drawn, "--factor", "yaww")
     assert "'facecycle'" in fails("reproduce", "facecycl", "--data", tmp_path)
+
+
+def test_published_generators_are_converted(
+    run: Run, fails: Callable[..., str], tmp_path: Path
+) -> None:
+    (tmp_path / "bad.pkl").write_bytes(b"cos\nsystem\n(Vls\ntR.")
+    said = fails("convert", tmp_path / "bad.pkl", "--out", tmp_path / "out.safetensors")
+    assert "asks for os.system" in said
+    assert not (tmp_path / "out.safetensors").exists()

@@ -163,6 +163,14 @@ def test_lfw_as_published_is_no_crop_and_has_no_split(tmp_path):
     assert not any(r.crop or r.labels.split for r in records)
 
 
+def test_lfw_keeps_the_listed_persons_whatever_the_folds_say(tmp_path):
+    for name in ("Aaron_Eckhart", "Adam_Kennedy", "Anna_B"):
+        picture(tmp_path / name / f"{name}_0001.jpg", (112, 112))
+    text(tmp_path / "folds.csv", "name,fold\nAaron_Eckhart,1\n")
+    found = {r.labels.person: r.labels.split for r in read("lfw", tmp_path)}
+    assert found == {"Aaron_Eckhart": "val", "Adam_Kennedy": "test", "Anna_B": ""}
+
+
 def test_lfw_pairs(tmp_path):
     lines = ["2\t1", "Anna_B\t1\t2", "Anna_B\t1\tCarl_D\t1", "Carl_D\t1\t1", "Eve_F\t1\tAnna_B\t2"]
     text(tmp_path / "pairs.txt", "\n".join(lines) + "\n")

@@ -46,7 +46,7 @@ class CodesOnly(Toy):
 
 @pytest.fixture
 def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Path of the weights of a Toy, trained on 'lfw' and 'omi'."""
+    """Path of the weights of a Toy, trained on 'lfw' and 'omi', earlier on renders."""
     monkeypatch.setitem(base._METHODS, "toy", Toy)
     monkeypatch.setitem(base._METHODS, "codes-only", CodesOnly)
     torch.manual_seed(5)
@@ -56,7 +56,11 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         save_weights(
             tmp_path / f"{name}.safetensors",
             tensors,
-            {**card, "data": [{"table": "LFW_tight", "licences": {"omi": 3, "MIT": 2}}]},
+            {
+                **card,
+                "data": [{"table": "LFW_tight", "licences": {"omi": 3, "MIT": 2}}],
+                "earlier_stages": [{"data": [{"table": "ict_clips"}]}, {}],
+            },
         )
     return str(tmp_path / "toy.safetensors")
 
@@ -181,7 +185,7 @@ def test_the_untrained_twin_is_seeded_and_differs(toy: str) -> None:
 
 
 def test_what_the_weights_saw(toy: str) -> None:
-    assert encoder(toy).seen == ("lfw", "mit", "omi", "tight")
+    assert encoder(toy).seen == ("clips", "ict", "lfw", "mit", "omi", "tight")
     assert encoder(f"untrained:{toy}").seen == ()
     assert datasets([{"dataset": "UTKFace", "rows": 3}, "omi"]) == ("omi", "utkface")
     assert datasets({"datasets": {"LFW": 3}, "fingerprint": "fer2013"}) == ("lfw",)

@@ -11,6 +11,7 @@ from mien.evaluate.judges import (
     directions,
     fit_expression_judge,
     judge_of,
+    landmark_judge,
     pictures,
     rank,
     short_name,
@@ -83,6 +84,50 @@ def test_the_expression_judge_reads_fer2013(fer_folder):
 def test_a_judge_of_expressions_needs_its_data():
     with pytest.raises(ConfigError, match="--data"):
         fit_expression_judge("hog", None)
+
+
+def test_landmark_judges():
+    name, ours = landmark_judge()
+    assert "shipped" in name
+    assert ours(torch.zeros(2, 3, 64, 64)).shape == (2, 68, 2)
+    with pytest.raises(ConfigError, match="No judge of landmarks 'mediapipe'"):
+        landmark_judge("mediapipe")
+    with pytest.raises(ConfigError, match="shape_predictor_68_face_landmarks"):
+        landmark_judge("dlib:nowhere.dat")
+
+
+def test_dlib_measures_in_pixels_of_the_crop(tmp_path, monkeypatch):
+    import dlib
+
+    class Predictor:
+        def __init__(self, file):
+            self.file = file
+
+        def __call__(self, image, box):
+            class Shape:
+                @staticmethod
+                def parts():  # the corner pixels of the enlarged crop, and its box
+                    ends = [(0, 0), (len(image) - 1,) * 2, (box.left(), box.top())]
+                    return [dlib.point(*ends[min(k, 2)]) for k in range(68)]
+
+            return Shape
+
+    monkeypatch.setattr(dlib, "shape_predictor", Predictor)
+    file = tmp_path / "shape_predictor.dat"
+    file.write_bytes(b"trees")
+    name, judge = landmark_judge(f"dlib:{file}")
+    assert name == "dlib:shape_predictor.dat, on the crops"
+    (points,) = judge(torch.zeros(1, 3, 60, 60))
+    # the outer corners of a crop are half a pixel beyond its corner pixels
+    assert points[0].tolist() == pytest.approx([-1 / 3] * 2)
+    assert points[1].tolist() == pytest.approx([59 + 1 / 3] * 2)
+    assert points[2].tolist() == pytest.approx([(18.5) / 3 - 0.5, (27.5) / 3 - 0.5])
+
+
+def test_a_broken_predictor_is_named(tmp_path):
+    (tmp_path / "broken.dat").write_bytes(b"no trees")
+    with pytest.raises(ConfigError, match="not a shape predictor"):
+        landmark_judge(f"dlib:{tmp_path / 'broken.dat'}")
 
 
 def test_equal_distributions_are_near_and_others_far():

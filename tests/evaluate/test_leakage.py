@@ -292,6 +292,10 @@ def test_leaks_are_what_a_code_is_not_there_for() -> None:
         ("makeup", True, ("identity", "appearance"), "appearance"),
         ("skin_tone", True, ("expression", "identity"), "identity"),
         ("background", False, ("expression", "identity"), ""),
+        ("expression", False, ("identity", "appearance"), "appearance"),
+        ("yaw", False, ("identity", "appearance"), "appearance"),
+        ("identity", False, ("identity", "appearance"), "identity"),
+        ("expression", False, ("appearance",), ""),
     ],
 )
 def test_homes(name: str, personal: bool, codes: tuple[str, ...], where: str) -> None:
@@ -336,3 +340,45 @@ def test_errors(coded_table: Path, tmp_path: Path, reads: Callable) -> None:
             writer.add(Row(encode_image(crop, "PNG"), str(i)))
     with pytest.raises(TableError, match="no labels to decode"):
         _run(tmp_path / "bare", reads("yaw"))
+
+
+def test_faces_of_a_split_alone(coded_table: Path, tmp_path: Path, reads: Callable) -> None:
+    """Persons of other splits have no part: neither as classes nor to train a probe on."""
+    from mien.data.table import Table
+
+    own = tmp_path / "split"
+    with TableWriter(own, crop="tight", size=16) as writer:
+        for batch in Table(coded_table).batches(["image", "source", "person", "expression"], 4096):
+            for row in batch.to_pylist():
+                row["split"] = "test" if int(row["person"]) < 9 else "train"
+                writer.add(Row(**row))
+    report = _run(own, reads("identity"), splits=["test"])
+    assert report.factors["identity"]["classes"] == 9
+    assert report.data["faces"] == sum(report.factors["expression"]["split"]) == 9 * 12
+    assert report.cells["identity"]["identity"]["score"] > 0.9
+    assert "of split, split test" in report.markdown()
+    with pytest.raises(TableError, match="split val"):
+        _run(own, reads("identity"), splits=["val"])
+
+
+def test_probes_run_in_one_thread(
+    coded_table: Path, reads: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mien.evaluate.leakage import probes
+
+    threads = []
+    fit = probes.fit_probe
+
+    def counted(*given: object, **more: object) -> object:
+        threads.append(torch.get_num_threads())
+        return fit(*given, **more)
+
+    monkeypatch.setattr(probes, "fit_probe", counted)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        _run(coded_table, reads("identity"), factors=["expression"])
+        assert set(threads) == {1}
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -1,16 +1,31 @@
 from __future__ import annotations
 
 import json
+from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from mien.faces.align import invert, transform_points
-from mien.faces.landmarks import FRAME, INPUT, Landmarker, LandmarkNet, landmark_frames
+from mien.faces.find import Finder
+from mien.faces.image import read_image
+from mien.faces.landmarks import (
+    FRAME,
+    INPUT,
+    LANDMARKS,
+    Landmarker,
+    LandmarkNet,
+    landmark_frames,
+    load_landmark_net,
+    tight_landmarks,
+    tight_points,
+)
 from mien.files.errors import WeightsError
 from mien.files.weights import save_weights
 
+ASSETS = Path(str(files("mien") / "assets"))
 CARD = {"method": "landmarks", "config": {"width": 4}}
 
 
@@ -166,3 +181,16 @@ class TestLandmarker:
         card.write_text(json.dumps({"sha256": fields["sha256"]}))
         with pytest.raises(WeightsError):
             Landmarker(path)
+
+
+def test_one_pass_with_gradients_finds_what_two_passes_find():
+    photos = [read_image(f) for f in sorted(ASSETS.glob("*_*.jpg"))]
+    crops = [faces[0].crop for faces in Finder(size=64)(photos)]
+    x = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    x.requires_grad_()
+    unit = tight_points(load_landmark_net(LANDMARKS), x)
+    pixels = ((unit + 1) * 64 - 1) / 2
+    apart = (pixels - tight_landmarks(x.detach())).norm(dim=2).mean(1)
+    assert apart.max() < 0.03 * 64
+    unit.sum().backward()
+    assert (x.grad.flatten(1).abs().max(1).values > 0).all()

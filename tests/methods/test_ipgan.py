@@ -13,10 +13,11 @@ from torch.nn import functional as F
 
 from mien.data.cache import FaceCache
 from mien.data.procedural import write_table
+from mien.faces.landmarks import LANDMARKS, load_landmark_net
 from mien.files.errors import ConfigError, WeightsError
 from mien.files.weights import load_weights
 from mien.methods.ipgan import IPGAN
-from mien.methods.ipgan.losses import distillation, l_gc, l_gd, l_gr, l_i, l_kl
+from mien.methods.ipgan.losses import distillation, l_gc, l_gd, l_gr, l_i, l_kl, l_lm
 from mien.methods.ipgan.networks import (
     Discriminator,
     Generator,
@@ -199,6 +200,18 @@ def test_l_gc_of_codes_is_one_minus_their_cosine():
     torch.testing.assert_close(l_gc(a, b), (1 - F.cosine_similarity(a, b)).mean())
 
 
+def test_l_lm_is_the_mean_distance_of_landmarks():
+    drawn = torch.zeros(1, 2, 2, requires_grad=True)
+    other = torch.tensor([[[3.0, 4.0], [0.0, 1.0]]], requires_grad=True)
+    found = l_lm(drawn, other)
+    assert found.item() == pytest.approx((5 + 1) / 2)
+    found.backward()
+    assert other.grad is None, "a constant"
+    equal = l_lm(drawn, torch.zeros(1, 2, 2))
+    equal.backward()
+    assert drawn.grad.isfinite().all(), "a root at 0 has no slope"
+
+
 def test_distillation_leaves_out_unknown_rows():
     teacher = torch.tensor([[1.0, 0.0], [float("nan")] * 2, [0.0, 2.0]])
     predicted = torch.tensor([[3.0, 0.0], [1.0, 1.0], [1.0, 0.0]], requires_grad=True)
@@ -278,6 +291,22 @@ def test_the_total_is_the_weighted_sum():
     torch.testing.assert_close(found["loss"], sum(w * found[name] for w, name in parts))
     _, plain = small(adversarial=0.0).generator_losses(images(), images(4, 2), torch.ones(4))
     assert "adv" not in plain
+
+
+def test_l_lm_counts_where_it_is_asked_for_and_its_network_stays():
+    net = load_landmark_net(LANDMARKS)
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    method = small(landmarks=3.0)
+    _, found = method.generator_losses(images(), images(4, 2), torch.ones(4))
+    c = method.config
+    weights = {"gr": c.reconstruction, "kl": c.kl, "gd": c.discriminator_feature,
+               "gc": c.classifier_feature, "lm": 3.0}  # fmt: skip
+    torch.testing.assert_close(found["loss"], sum(w * found[k] for k, w in weights.items()))
+    found["lm"].backward()
+    assert any(p.grad.abs().max() > 0 for p in method.g.parameters())
+    assert all(p.grad is None for p in net.parameters())
+    assert all(v.equal(before[k]) for k, v in net.state_dict().items())
+    assert not any("landmark" in name for name in method.state_dict())
 
 
 def test_lambda_reaches_the_step():

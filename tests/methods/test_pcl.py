@@ -18,6 +18,7 @@ from mien.methods.pcl.losses import (
     dynamic_weights,
     face_contrast,
     info_nce,
+    mirror_agreement,
     orthogonality,
     pose_contrast,
 )
@@ -337,7 +338,7 @@ def test_three_updates_in_the_order_of_the_paper_each_of_its_own_networks():
         trunk | {"backbone.pose", "mlp_p"},
     ]
     assert all(math.isfinite(v) for v in scalars.values())
-    assert set(scalars) == {"rec", "orth", "face", "pose", "w_face"}
+    assert set(scalars) == {"rec", "orth", "agree", "face", "pose", "w_face"}
 
 
 def test_official_updates_move_what_they_do_not_use():
@@ -378,17 +379,46 @@ def test_decoder_losses_are_the_sum_of_the_specification():
         return ((method.decoder(z_f, z_p) + 1) / 2 - target).abs().mean()
 
     rec = error(zf_f, zp_s, s) + error(zf_s, zp_f, f) + error(zf_s, zp_s, s) + error(zf_f, zp_f, f)
-    l_rec, l_orth = method.decoder_losses(x)
+    l_rec, l_orth, l_agree = method.decoder_losses(x)
     torch.testing.assert_close(l_rec, rec)
     torch.testing.assert_close(l_orth, orthogonality(zf_s, zp_s) + orthogonality(zf_f, zp_f))
+    spread = torch.cat([zf_s, zf_f]).var(0, correction=0).mean()
+    torch.testing.assert_close(l_agree, (zf_s - zf_f).square().mean() / (2 * spread + 1e-6))
     official = small(noise=0.0, orthogonality_form="official", output="official").eval()
-    l_rec, l_orth = official.decoder_losses(x)
+    l_rec, l_orth, _ = official.decoder_losses(x)
     torch.testing.assert_close(
         l_orth, orthogonality(zf_s, zp_s, True) + orthogonality(zf_f, zp_f, True)
     )
     worst = (method.decoder(zf_s, zp_s) - s).abs().mean()  # tanh against [0, 1]
     assert l_rec > 2 * worst
     assert l_rec != rec
+
+
+def test_agreement_is_0_for_equal_codes_1_for_unrelated_ones_and_counts_mirror_images_alone():
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, 400, 30, generator=generator)
+    yes = torch.ones(400, dtype=torch.bool)
+    assert mirror_agreement(a, a, yes) == 0
+    assert mirror_agreement(a, b, yes).item() == pytest.approx(1, abs=0.05)
+    half = yes.clone()
+    half[200:] = False
+    b[:200] = a[:200]
+    assert mirror_agreement(a, b, half) == 0
+    assert mirror_agreement(a, b, ~yes) == 0
+
+
+def test_agreement_alone_makes_the_face_aware_codes_of_mirror_images_alike():
+    method = small(noise=0.0, agreement=1.0, reconstruction=0.0, orthogonality=0.0)
+    x = images(6)
+    optimiser = torch.optim.Adam(method.backbone.parameters(), 1e-3)
+    seen = []
+    for _ in range(12):
+        _, _, l_agree = method.decoder_losses(x)
+        optimiser.zero_grad()
+        l_agree.backward()
+        optimiser.step()
+        seen.append(l_agree.item())
+    assert seen[-1] < 0.7 * seen[0]
 
 
 @pytest.mark.parametrize("noise_range", ["clipped", "official"])

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
-from mien.files.errors import ConfigError
+from mien.data.cache import FaceCache
+from mien.data.procedural import write_table
+from mien.evaluate.generator import evaluate_generator
+from mien.files.errors import ConfigError, TableError
 from mien.methods.stylegan import StyleGAN, augment
 from mien.nets.stylegan import downsample, upsample
 
@@ -78,3 +83,32 @@ def test_mixing_changes_later_layers_only() -> None:
 def test_other_architectures_cannot_grow() -> None:
     with pytest.raises(ConfigError, match="skip"):
         small(32, architecture="resnet").adopt(small(16, architecture="resnet").state_dict())
+
+
+def test_kid_sees_what_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mien.methods.stylegan._MEASURED", 40)
+    write_table(tmp_path, persons=60, frames=2, size=32)
+    cache, method = FaceCache(tmp_path, 32), small(32).eval()
+    before = {k: v.clone() for k, v in method.state_dict().items()}
+    far = method.measure([cache])
+    assert (far.name, far.lower_is_better) == ("KID", True)
+    assert method.measure([cache]) == far
+    assert all(torch.equal(v, before[k]) for k, v in method.state_dict().items())
+    photos = cache.take(cache.select("train")).float() / 127.5 - 1
+    monkeypatch.setattr(method.g, "draw", lambda count: photos[:count])
+    assert method.measure([cache]).value < far.value / 3
+    cache.split[:] = "train"
+    with pytest.raises(TableError, match="test split"):
+        small(32).measure([cache])
+
+
+def test_kid_is_that_of_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mien.methods.stylegan._MEASURED", 40)
+    write_table(tmp_path, persons=60, frames=2, size=64)
+    method = small(64).eval()
+    report = evaluate_generator(
+        [method], [tmp_path], images=40, features=["landmarks"], cache=False, progress=False
+    )
+    entry = report.rows["stylegan"]["KID landmarks, 1e-3 [95 %]"]
+    told = method.measure([FaceCache(tmp_path, 64)]).value
+    assert told == pytest.approx(entry["value"], rel=1e-2)

@@ -8,6 +8,7 @@ import pytest
 from tiny_method import train_and_compare, train_tiny, write_recipe
 
 from mien.files.errors import ConfigError
+from mien.files.weights import mend_card
 from mien.train.checkpoint import checkpoints, load_newest
 from mien.train.loop import Job, train
 from mien.train.parallel import launch
@@ -27,7 +28,7 @@ def fail(text):
 
 
 def test_kill_at_random_instants_loses_nothing(processes, table, tmp_path):
-    recipe = write_recipe(tmp_path / "a.yaml", table, steps=40, checkpoint_every=1)
+    recipe = write_recipe(tmp_path / "a.yaml", table, steps=40, checkpoint_every=1, measure_every=8)
     out = tmp_path / "out"
     instants = random.Random(4)
     reached = -1
@@ -46,11 +47,15 @@ def test_kill_at_random_instants_loses_nothing(processes, table, tmp_path):
         assert newest is not None
         assert newest.state["step"] >= reached
         reached = int(newest.state["step"])
+        if (out / "best.safetensors").exists():  # whole, and never worse than what was measured
+            told = mend_card(out / "best.safetensors")["best"]["value"]
+            assert told <= abs(min(reached, 12) // 2 * 2 - 12)
     assert reached >= 5
     train(recipe, out=out, resume=True, accelerator="cpu", threads=1)
     whole = train(recipe, out=tmp_path / "whole", accelerator="cpu", threads=1)
-    name = "checkpoints/step_00000040/tensors.safetensors"
-    assert (out / name).read_bytes() == (whole / name).read_bytes()
+    tensors = "checkpoints/step_00000040/tensors.safetensors"
+    for name in (tensors, "best.safetensors", "best.json"):
+        assert (out / name).read_bytes() == (whole / name).read_bytes()
     assert not list(out.rglob(".*"))
 
 

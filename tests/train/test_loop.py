@@ -157,6 +157,21 @@ def test_resume_with_other_settings(whole, recipe, table, tmp_path):
         go(recipe, tmp_path)
 
 
+def test_resume_of_a_run_that_knew_fewer_settings(recipe, tmp_path):
+    out = tmp_path / "out"
+    go(recipe, out, overrides=["steps=2", "schedule=constant"])
+    file = out / "checkpoints" / "step_00000002" / "state.json"
+    state = json.loads(file.read_text())
+    for key in ("config.rate", "warmup"):
+        del state["recipe"][key]
+    file.write_text(json.dumps(state))
+    longer = ["steps=3", "schedule=constant", "warmup=0"]
+    with pytest.raises(CheckpointError, match=r"config.rate \(was 1.0, is 2.0\)"):
+        go(recipe, out, resume=True, overrides=[*longer, "config.rate=2"])
+    go(recipe, out, resume=True, overrides=longer)
+    assert json.loads((out / "weights.json").read_text())["steps"] == 3
+
+
 def test_resume_may_be_longer_and_log_otherwise(recipe, tmp_path):
     out = tmp_path / "out"
     short = ["steps=4", "schedule=constant"]
@@ -241,11 +256,11 @@ def test_full_disk_keeps_the_previous_checkpoint(whole, recipe, tmp_path, monkey
     out = tmp_path / "out"
     real = safetensors.torch.save_file
 
-    def full(tensors, path):
+    def full(tensors, path, metadata=None):
         if "step_00000015" in str(path):
             path.write_bytes(b"half of it")
             raise OSError(errno.ENOSPC, "No space left on device")
-        real(tensors, path)
+        real(tensors, path, metadata)
 
     monkeypatch.setattr(safetensors.torch, "save_file", full)
     with pytest.raises(CheckpointError, match="No space left"):

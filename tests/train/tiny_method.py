@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from mien.data.table import Row, TableWriter
 from mien.files.errors import MienError
-from mien.methods.base import Batch, Method, Sampler, Update, register
+from mien.methods.base import Batch, Method, Sampler, Score, Update, register
 from mien.train.loop import Job, Training, train
 from mien.train.parallel import Parallel
 
@@ -35,6 +35,7 @@ class Tiny(Method):
     columns = ("image",)
     not_saved = ("frozen.",)
     config: Config
+    best_at: ClassVar[int] = 12
     hook: ClassVar[Callable[[int], None]] = staticmethod(lambda step: None)
 
     def __init__(self, config: Config, stage: str = "main") -> None:
@@ -82,6 +83,10 @@ class Tiny(Method):
         update("critic", gap.square())
         self.count += 1
         return {"loss": loss.item(), "gap": gap.item()}
+
+    def measure(self, caches: list[Any]) -> Score:
+        torch.rand(1)  # whatever is drawn here must not disturb the training
+        return Score("off", float(abs(int(self.count) - self.best_at)))
 
     @torch.no_grad()
     def preview(self, batch: Batch) -> np.ndarray:

@@ -6,11 +6,20 @@ import sys
 import warnings
 
 # Imported in the order in which `mien --help` lists their commands.
-from mien.cli import edits, evaluation, serving, training, weights
+from mien.cli import edits, evaluation, experiments, serving, training, weights
 from mien.cli.root import app
 from mien.files.errors import MienError
 
-__all__ = ["app", "edits", "evaluation", "main", "serving", "training", "weights"]
+__all__ = [
+    "app",
+    "edits",
+    "evaluation",
+    "experiments",
+    "main",
+    "serving",
+    "training",
+    "weights",
+]
 
 
 def main() -> None:

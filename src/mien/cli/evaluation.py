@@ -162,6 +162,10 @@ def leakage(
         typer.Option("--out", "-o", help="Folder for leakage.json, leakage.md and leakage.png."),
     ] = None,
     limit: Limit = 0,
+    split: Annotated[
+        list[str] | None,
+        typer.Option(help="Faces of this split alone (test: persons never seen); may be repeated."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of splits, components and kernel.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Faces in a call of the encoder.")] = 64,
     cache: Cache = True,
@@ -176,6 +180,7 @@ def leakage(
         whole=whole,
         out=out,
         limit=limit,
+        splits=split or (),
         seed=seed,
         batch_size=batch_size,
         cache=cache,
@@ -262,22 +267,64 @@ def evaluate_edits(
     epilog=examples(
         "mien prepare fer2013:FER --annotations FER.parquet --out tables/fer2013",
         "mien evaluate-classifier derl tables/fer2013 --flip --out report",
+        "mien evaluate-classifier derl tables/ckplus --folds 10 --images 50000 --out runs/ckplus",
     ),
 )
 def evaluate_classifier(
     weights: WeightsFile,
-    table: Annotated[Path, typer.Argument(help="Table with expressions and a split.")],
+    table: Annotated[
+        Path, typer.Argument(help="Table with expressions and a split, or (--folds) persons.")
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Settings of the trainings of --folds."),
+    ] = None,
     split: Annotated[str, typer.Option(help="Split to measure on.")] = "test",
     flip: Annotated[
         bool, typer.Option("--flip", help="Average over a picture and its mirror image.")
     ] = False,
+    folds: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Train and measure so many classifiers, each on other persons; 0: none."
+        ),
+    ] = 0,
+    recipe: Annotated[
+        str, typer.Option(help="Of the trainings of --folds.")
+    ] = "derl/laptop-classify",
+    images: Annotated[
+        int, typer.Option(min=0, help="Pictures of each of them; 0: as the recipe says.")
+    ] = 0,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads of --folds; 0: all.")] = 0,
     out: Reports = None,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
 ) -> None:
     """Measure how often a method's own classifier names the expression."""
     from mien.evaluate.classifiers import evaluate_classifier as run
+    from mien.evaluate.cross_validation import cross_validate
+    from mien.files.errors import ConfigError
 
-    print(run(weights, table, split=split, flip=flip, out=out, seed=seed).markdown())
+    if not folds:
+        if overrides:
+            raise ConfigError("Settings of a training need --folds; nothing is trained without.")
+        print(run(weights, table, split=split, flip=flip, out=out, seed=seed).markdown())
+        return
+    if out is None:
+        raise ConfigError("The trainings of --folds need a folder: give --out.")
+    report = cross_validate(
+        weights,
+        [table],
+        out=out,
+        folds=folds,
+        recipe=recipe,
+        images=images,
+        overrides=overrides or (),
+        flip=flip,
+        seed=seed,
+        threads=threads,
+    )
+    if report is not None:
+        print(report.markdown())
 
 
 @app.command(
@@ -293,6 +340,9 @@ def evaluate_swaps(
     table: Annotated[Path, typer.Argument(help="Table with persons and a split.")],
     judge: Annotated[str, typer.Option(help="Encoder that says whose face it is.")],
     expression_judge: ExpressionJudge = "",
+    landmark_judge: Annotated[
+        str, typer.Option(help="dlib:FILE, dlib's shape predictor; the shipped network if empty.")
+    ] = "",
     data: JudgeData = None,
     align: Align = True,
     features: Annotated[
@@ -315,6 +365,7 @@ def evaluate_swaps(
         table,
         judge=judge,
         expression_judge=expression_judge,
+        landmark_judge=landmark_judge,
         data=data,
         align=align,
         features=features,
@@ -433,6 +484,55 @@ def evaluate_transfer(
         start=start,
         cost=Cost(appearance, expression, 1.0, expression_weight),
         splits=split,
+        out=out,
+        seed=seed,
+        cache=cache,
+    )
+    print(report.markdown())
+
+
+@app.command(
+    name="evaluate-generator",
+    epilog=examples(
+        "mien evaluate-generator runs/stylegan/weights.safetensors --table tables/utkface "
+        "--table tables/omi --out report",
+        "mien evaluate-generator a.safetensors b.safetensors --table tables/utkface --images 5000",
+    ),
+)
+def evaluate_generator(
+    weights: Annotated[
+        list[str],
+        typer.Argument(metavar="WEIGHTS...", help="Shipped names or .safetensors files."),
+    ],
+    table: Annotated[
+        list[Path], typer.Option(help="Table with the splits train and test; may be repeated.")
+    ],
+    images: Annotated[int, typer.Option(help="Pictures to draw.")] = 2000,
+    truncation: Annotated[float, typer.Option(help="1: all variety, 0: the mean face.")] = 1.0,
+    features: Annotated[
+        list[str],
+        typer.Option(help="Encoder; each gives a KID, the first also neighbours; may be repeated."),
+    ] = ["landmarks", "hog"],  # noqa: B006  (typer's way; never changed)
+    limit: Annotated[
+        int, typer.Option(help="Look through so many training photos at random; 0: all.")
+    ] = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder for generator.json, generator.md and sheets."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of codes, photos and bootstrap.")] = 0,
+    cache: Cache = True,
+) -> None:
+    """Measure drawn faces against held-out photos: KID, precision, recall, memorising."""
+    from mien.evaluate.generator import evaluate_generator as run
+
+    report = run(
+        weights,
+        table,
+        images=images,
+        truncation=truncation,
+        features=features,
+        limit=limit,
         out=out,
         seed=seed,
         cache=cache,

@@ -41,6 +41,25 @@ def weights(
 
 @app.command(
     epilog=examples(
+        "mien convert ffhq.pkl --out ffhq.safetensors",
+        "mien convert stylegan2-ffhq-config-f.pt --out ffhq.safetensors",
+    )
+)
+def convert(
+    file: Annotated[
+        Path, typer.Argument(help="StyleGAN2: NVIDIA's .pkl, rosinality's .pt, pSp or e4e.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File of weights, .safetensors.")],
+) -> None:
+    """Convert a published generator into weights, without executing anything in it."""
+    from mien.methods.stylegan_official import convert as run
+
+    c = run(file, out).config
+    print(f"{out}: {c.size} px, channel_base {c.channel_base}, channel_max {c.channel_max}")
+
+
+@app.command(
+    epilog=examples(
         "mien licences",
         "mien licences facecycle TABLE --commercial",
         "mien licences runs/pcl/weights.safetensors --commercial",

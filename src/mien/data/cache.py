@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien.data.facs import UNITS
+from mien.data.kept import kept_faces
 from mien.data.table import Table
 from mien.faces.face import Array, Image
 from mien.files.atomic import atomic_path
@@ -47,6 +48,7 @@ class FaceCache:
         clip: int64 ``(N,)``, equal for pictures of one clip; -1 where there is none.
         expression: ``(N,)`` strings.
         split: ``(N,)`` strings.
+        kept: ``(N,)``, whether the person is kept for measuring (``mien.data.kept``).
 
     Args:
         folder: A finished table.
@@ -78,12 +80,14 @@ class FaceCache:
     def select(self, split: str = "train") -> NDArray[np.int64]:
         """Return the rows of a split; rows without a split belong to ``train``.
 
+        Persons that are kept for measuring never belong to ``train``.
+
         Raises:
             TableError: There are none.
         """
         wanted = self.split == split
         if split == "train":
-            wanted |= self.split == ""
+            wanted = (wanted | (self.split == "")) & ~self.kept
         rows = np.flatnonzero(wanted)
         if not len(rows):
             raise TableError(f"{self.table.folder} has no faces in the split {split!r}.")
@@ -144,6 +148,7 @@ class FaceCache:
         self.split = _strings(columns["split"])
         persons = _strings(columns["person"])
         self.person = _numbers(persons, self.dataset, persons)
+        self.kept = kept_faces(self.dataset, persons)
         clips = _strings(columns["clip"])
         self.clip = _numbers(clips, self.dataset, persons, clips)
         angles = [

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mien.data.augment import color_jitter, horizontal_flip, random_similarity
 from mien.data.cache import take_rows
+from mien.data.folds import person_folds
 from mien.files.errors import TableError
 
 
@@ -24,6 +26,8 @@ class ExpressionSampler:
         seed: Seed of the run.
         rank: Number of the process.
         augment: Turn, shift, enlarge, mirror and change the light of pictures.
+        folds: Folds of whole persons (``expression_folds``), whatever the splits are; 0: none.
+        fold: Number of the fold that is left out.
 
     Raises:
         TableError: A class has no picture.
@@ -37,14 +41,20 @@ class ExpressionSampler:
         seed: int,
         rank: int,
         augment: bool = True,
+        folds: int = 0,
+        fold: int = 0,
     ) -> None:
         self.caches, self.batch_size, self.augment = caches, batch_size, augment
         self.seed, self.rank = seed, rank
         number = class_numbers(names)
         table, row, label = [], [], []
+        parts = expression_folds(caches, names, folds) if folds else []
         for t, cache in enumerate(caches):
-            rows = cache.select(split="train")
-            rows = rows[np.isin(cache.expression[rows], list(number))]
+            if folds:
+                rows = np.flatnonzero((parts[t] >= 0) & (parts[t] != fold))
+            else:
+                rows = cache.select(split="train")
+                rows = rows[np.isin(cache.expression[rows], list(number))]
             table.append(np.full(len(rows), t))
             row.append(rows)
             label.append([number[str(word)] for word in cache.expression[rows]])
@@ -75,6 +85,42 @@ class ExpressionSampler:
             x, _ = horizontal_flip(x, generator)
             x = color_jitter(x, generator, 0.3, 0.3, p=0.8)
         return {"image": x, "label": torch.from_numpy(self.label[chosen])}
+
+
+def expression_folds(
+    caches: Sequence[Any], names: Sequence[str], folds: int
+) -> list[NDArray[np.int64]]:
+    """Part the labelled pictures of tables into folds of whole persons, taken by their names.
+
+    Args:
+        caches: Tables of faces.
+        names: The classes.
+        folds: Number of folds.
+
+    Returns:
+        For each table the fold of every row ``(N,)``; -1: none of the classes, or a person who is
+        kept for measuring.
+
+    Raises:
+        ConfigError: Fewer than two folds.
+        TableError: A labelled picture without a person, or fewer persons than folds.
+    """
+    words = list(class_numbers(names))
+    rows = [np.flatnonzero(np.isin(c.expression, words) & ~c.kept) for c in caches]
+    persons, most = [], 0
+    for cache, own in zip(caches, rows, strict=True):
+        person = cache.person[own]
+        persons.append(np.where(person >= 0, person + most, -1))
+        most = int(persons[-1].max(initial=most - 1)) + 1
+    found = person_folds(np.concatenate(persons), folds, order="sorted")
+    out = []
+    for cache, own, part in zip(
+        caches, rows, np.split(found, np.cumsum([len(r) for r in rows])[:-1]), strict=True
+    ):
+        whole = np.full(len(cache), -1, np.int64)
+        whole[own] = part
+        out.append(whole)
+    return out
 
 
 def class_numbers(names: Sequence[str]) -> dict[str, int]:

@@ -149,7 +149,7 @@ class MakeupPairSampler:
         start = self.first[t]
         wanted = cache.split == self.settings.split
         if self.settings.split == "train":
-            wanted |= cache.split == ""
+            wanted = (wanted | (cache.split == "")) & ~cache.kept
         rows = _frontal(cache, np.flatnonzero(wanted))
         clips = rows[cache.clip[rows] >= 0]
         bare = {int(cache.clip[i]): int(i) for i in clips[cache.makeup[clips] == 0]}

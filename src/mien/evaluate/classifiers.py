@@ -101,7 +101,7 @@ def evaluate_classifier(
     if not len(rows):
         raise TableError(f"{cache.table.folder} shows none of {', '.join(classes)} in {split!r}.")
     truth = np.array([number[str(word)] for word in cache.expression[rows]])
-    said = _predict(method, cache, rows, flip)
+    said = predict(method, cache, rows, flip)
     groups = np.where(cache.person[rows] >= 0, cache.person[rows], -1 - np.arange(len(rows)))
     measured = {}
     for name, found in said.items():
@@ -135,8 +135,15 @@ def evaluate_classifier(
 
 
 @torch.inference_mode()
-def _predict(method: Any, cache: FaceCache, rows: Any, flip: bool) -> dict[str, Any]:
-    """Return classifier → class of each row ``(N,)``."""
+def predict(method: Any, cache: FaceCache, rows: Any, flip: bool) -> dict[str, Any]:
+    """Return classifier → class of each row ``(N,)``.
+
+    Args:
+        method: That names expressions.
+        cache: Table of faces.
+        rows: ``(N,)`` of it.
+        flip: Average the probabilities of a picture and its mirror image.
+    """
     parts: dict[str, list[Any]] = {}
     for start in range(0, len(rows), _BATCH):
         x = take(cache, rows[start : start + _BATCH])

@@ -64,7 +64,8 @@ class Encoder:
         input_size: Side S that it wants.
         function: The work; anything ``(B, S, S, 3)`` → ``(B, D)``.
         pca: Principal components that a probe fits on its training pictures; 0: none.
-        seen: Words that its card calls the data of its weights by (``datasets``).
+        seen: Words that its card calls the data of its weights by (``datasets``), those of earlier
+            stages included.
         images_seen: Images that its training saw, those of earlier stages included; 0: none known.
     """
 
@@ -231,8 +232,8 @@ def _weights(options: _Options, factor: str) -> Encoder:
     else:
         card = weights.card(name)
         method = weights.load(name)
-        seen = datasets(card.get("data"))
         stages = [card, *card.get("earlier_stages", [])]
+        seen = datasets([stage.get("data") for stage in stages])
         budget = sum(int(stage.get("images_seen", 0)) for stage in stages)
     native = int(getattr(method.config, "size", 64))
     size = options.integer("size", native, low=16)

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 
 from mien.data.cache import FaceCache
+from mien.data.kept import LFW
+from mien.evaluate import judges
 from mien.evaluate.cache import default_folder
 from mien.evaluate.encoders import Encoder, datasets, encoder
 from mien.evaluate.judges import fit_expression_judge, judge_of, native_size, short_name, take
@@ -100,6 +102,7 @@ def evaluate_swaps(
     *,
     judge: Spec,
     expression_judge: Spec = "",
+    landmark_judge: str = "",
     data: str | Path | None = None,
     align: bool = True,
     features: Spec = "hog",
@@ -118,6 +121,7 @@ def evaluate_swaps(
         judge: Encoder that says whose face it is.
         expression_judge: Encoder that a probe on FER-2013 is fitted on, which says whether the
             expression has stayed; empty: none.
+        landmark_judge: Whose landmarks say whether the shape has stayed: ``dlib:FILE``, or ours.
         data: Folder that holds ``fer2013/``, for ``expression_judge``.
         align: Fit ``expression_judge`` on ``tight`` crops of FER-2013's pictures.
         features: Encoder whose features the kernel distance (KID) compares.
@@ -150,6 +154,7 @@ def evaluate_swaps(
             "neutralising and expression transfer."
         )
     who, kernel = judge_of(judge, weights), encoder(features, "identity")
+    landmarks_by, landmarks = judges.landmark_judge(landmark_judge)
     faces = FaceCache(table, native_size(method))
     seen = trained_on(card, faces)
     people = held_out_rows(faces, splits, seen)
@@ -166,7 +171,7 @@ def evaluate_swaps(
     )
     every = Swaps(faces, drawn, images, folder, seed)
     swaps = Swaps(faces, _first(drawn, pairs), images[:pairs], folder, seed)
-    measures = swaps.identity(who) | swaps.attributes()
+    measures = swaps.identity(who) | swaps.attributes(landmarks)
     if looks is not None:
         measures |= swaps.expression(looks)
     measures |= swaps.reconstruction(method)
@@ -190,7 +195,7 @@ def evaluate_swaps(
         "judge": {"encoder": short_name(who), "key": who.key},
         "expression_judge": looks.about if looks else None,
         "features": short_name(kernel),
-        "landmarks": "the shipped landmark network, on the crops",
+        "landmarks": landmarks_by,
         "seed": seed,
     }
     report = SwapReport(measures, data_used, settings, _notes(measures, data_used, settings))
@@ -246,6 +251,7 @@ def held_out_rows(faces: FaceCache, splits: Sequence[str], seen: bool) -> Rows:
     usable = known & np.isin(own, list(splits))
     if seen:
         usable &= ~np.isin(faces.person, faces.person[own == "train"])
+        usable &= faces.kept | (faces.dataset != LFW)  # whatever the table calls its splits
     rows = np.flatnonzero(usable)
     if len(np.unique(faces.person[rows])) < 2:
         raise TableError(

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from mien.methods.base import Method
 
 NEUTRAL = EXPRESSIONS.index("neutral")
+# Where dlib's detector would see the face of a ``tight`` crop (left, top, right, bottom), and how
+# far small crops are enlarged for it: nearest to MediaPipe's landmarks on London and LFW.
+_DLIB_BOX = (0.1, 0.15, 0.9, 0.95)
+_DLIB_UP = 3
 LEAST_PERSONS = 30  # a rank among fewer says little
 
 
@@ -80,6 +84,48 @@ def pictures(images: Tensor) -> Image:
 def landmarks(images: Tensor) -> Array:
     """Measure landmarks ``(B, 68, 2)`` of ``tight`` crops, in their pixels, by our network."""
     return np.asarray(tight_landmarks(images).numpy(), np.float32)
+
+
+def landmark_judge(spec: str = "") -> tuple[str, Callable[[Tensor], Array]]:
+    """Build what measures landmarks ``(B, 68, 2)`` of ``tight`` crops, in their pixels.
+
+    Args:
+        spec: Empty: the shipped landmark network. ``dlib:FILE``: dlib's regression trees
+            (shape_predictor_68_face_landmarks.dat), which no method of this project learned from.
+
+    Returns:
+        Its name and the function.
+
+    Raises:
+        ConfigError: Another judge, or no such file.
+    """
+    if not spec:
+        return "the shipped landmark network, on the crops", landmarks
+    kind, _, name = spec.partition(":")
+    if kind != "dlib":
+        raise ConfigError(f"No judge of landmarks {spec!r}; write dlib:FILE, or leave it out.")
+    import dlib
+
+    file = Path(name)
+    if not file.is_file():
+        raise ConfigError(
+            f"No file {file}; write dlib:PATH of shape_predictor_68_face_landmarks.dat, which "
+            "http://dlib.net/files/ and the package face_recognition_models on PyPI hold."
+        )
+    try:
+        predictor = dlib.shape_predictor(str(file))
+    except RuntimeError as error:
+        raise ConfigError(f"{file} is not a shape predictor of dlib: {error}") from None
+
+    def measure(images: Tensor) -> Array:
+        side = images.shape[-1]
+        crops = resize(pictures(images), _DLIB_UP * side)
+        box = dlib.rectangle(*(round(edge * _DLIB_UP * side) for edge in _DLIB_BOX))
+        found = [[(p.x, p.y) for p in predictor(crop, box).parts()] for crop in crops]
+        points = (np.array(found, np.float32).reshape(-1, 68, 2) + 0.5) / _DLIB_UP - 0.5
+        return np.asarray(points, np.float32)
+
+    return f"dlib:{file.name}, on the crops", measure
 
 
 def directions(

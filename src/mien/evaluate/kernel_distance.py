@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien.evaluate.bootstrap import REPEATS
-from mien.files.errors import ConfigError
+from mien.nets.discrepancy import kernels, weighted
 
 
 def kernel_distance(
@@ -22,8 +22,7 @@ def kernel_distance(
 ) -> tuple[float, tuple[float, float]]:
     """Return the squared maximum mean discrepancy, without bias, and its 95 % bootstrap interval.
 
-    The kernel is (x·y / D + 1)³ (Binkowski et al., ICLR 2018), on features divided by one number
-    so that those of ``y`` have a mean square of 1. Equal distributions give 0 on average, and
+    The kernel is that of ``mien.nets.discrepancy``. Equal distributions give 0 on average, and
     sometimes less.
 
     Args:
@@ -37,16 +36,11 @@ def kernel_distance(
     Raises:
         ConfigError: A set of fewer than two pictures.
     """
-    if min(len(x), len(y)) < 2:
-        raise ConfigError("A kernel distance needs two sets of at least two pictures each.")
-    a, b = x.astype(np.float64), y.astype(np.float64)
-    scale = np.sqrt(np.square(b).mean())
-    a, b = a / max(scale, 1e-12), b / max(scale, 1e-12)
-    kernels = [(p @ q.T / p.shape[1] + 1) ** 3 for p, q in ((a, a), (b, b), (a, b))]
+    found = kernels(x, y)
     rng = np.random.default_rng(seed)
-    value = _discrepancy(kernels, np.ones((1, len(a))), np.ones((1, len(b))))[0]
-    drawn = _discrepancy(
-        kernels, _counts(len(a), x_groups, rng, repeats), _counts(len(b), y_groups, rng, repeats)
+    value = weighted(found, np.ones((1, len(x))), np.ones((1, len(y))))[0]
+    drawn = weighted(
+        found, _counts(len(x), x_groups, rng, repeats), _counts(len(y), y_groups, rng, repeats)
     )
     low, high = np.nanquantile(drawn, (0.025, 0.975))
     return float(value), (float(low), float(high))
@@ -59,19 +53,3 @@ def _counts(
     names, place = np.unique(np.arange(size) if groups is None else groups, return_inverse=True)
     share = np.full(len(names), 1 / len(names))
     return rng.multinomial(len(names), share, repeats)[:, place].astype(np.float64)
-
-
-def _discrepancy(
-    kernels: list[NDArray[np.float64]], a: NDArray[np.float64], b: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Return ``(R,)`` for counts ``(R, N)`` and ``(R, M)``; a picture never meets itself."""
-    kxx, kyy, kxy = kernels
-
-    def within(kernel: NDArray[np.float64], w: NDArray[np.float64]) -> NDArray[np.float64]:
-        total = ((w @ kernel) * w).sum(1) - np.square(w) @ kernel.diagonal()
-        met = np.square(w.sum(1)) - np.square(w).sum(1)
-        with np.errstate(invalid="ignore"):
-            return np.asarray(total / met)
-
-    across = ((a @ kxy) * b).sum(1) / (a.sum(1) * b.sum(1))
-    return np.asarray(within(kxx, a) + within(kyy, b) - 2 * across)

@@ -108,8 +108,8 @@ class Swaps:
             "source person at rank 1, %": self._entry(found, without, real, 100 / len(gallery)),
         }
 
-    def attributes(self) -> Measures:
-        """Measure whether the shape and the colour are the attribute picture's."""
+    def attributes(self, landmarks: Callable[[Tensor], Array] = landmarks) -> Measures:
+        """Measure whether shape (by ``landmarks``) and colour are the attribute picture's."""
         source, attribute = self._take(self.pairs.sources), self._take(self.pairs.attributes)
         points, own, theirs = (landmarks(x) for x in (self.images, attribute, source))
         near = nme(points, own, NO_JAW) < nme(points, theirs, NO_JAW)

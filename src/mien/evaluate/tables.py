@@ -128,7 +128,12 @@ class Faces:
 
 
 def open_faces(
-    train: Sequence[str | Path], test: Sequence[str | Path] = (), *, seed: int = 0, limit: int = 0
+    train: Sequence[str | Path],
+    test: Sequence[str | Path] = (),
+    *,
+    seed: int = 0,
+    limit: int = 0,
+    splits: Sequence[str] = (),
 ) -> Faces:
     """Read tables (or ``READER:DIR``), those of ``test`` for testing only.
 
@@ -137,15 +142,16 @@ def open_faces(
         test: Tables to test on.
         seed: Seed of the choice under ``limit``.
         limit: Take so many faces of each table at random; 0: all.
+        splits: Take faces of these splits alone; all if empty.
 
     Raises:
         ConfigError: No table, or an unknown reader.
-        TableError: Not a table, or a set whose pictures are not crops.
+        TableError: Not a table, a set whose pictures are not crops, or no face in the splits.
     """
     if not train:
         raise ConfigError("This task needs faces with labels: give a table with --table.")
-    read = [_read(spec, False, limit, seed) for spec in train]
-    read += [_read(spec, True, limit, seed) for spec in test]
+    read = [_read(spec, False, limit, seed, splits) for spec in train]
+    read += [_read(spec, True, limit, seed, splits) for spec in test]
     first, *others = read
     if not others:
         return first
@@ -160,10 +166,10 @@ def open_faces(
     )
 
 
-def _read(spec: str | Path, held: bool, limit: int, seed: int) -> Faces:
+def _read(spec: str | Path, held: bool, limit: int, seed: int, splits: Sequence[str]) -> Faces:
     head, _, folder = str(spec).partition(":")
     if folder and not Path(spec).exists() and head in reader_names():
-        return _published(head, folder, held, limit, seed)
+        return _published(head, folder, held, limit, seed, splits)
     table = Table(spec)
     cache = FaceCache(spec, int(table.info["size"]))
     columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
@@ -172,10 +178,12 @@ def _read(spec: str | Path, held: bool, limit: int, seed: int) -> Faces:
             columns[name] += batch.column(name).to_pylist()
     crops = cache.images.transpose(0, 2, 3, 1)
     name = Path(spec).resolve().name
-    return _faces(name, crops, columns, cache.fingerprint, held, limit, seed)
+    return _faces(name, crops, columns, cache.fingerprint, held, limit, seed, splits)
 
 
-def _published(name: str, folder: str, held: bool, limit: int, seed: int) -> Faces:
+def _published(
+    name: str, folder: str, held: bool, limit: int, seed: int, splits: Sequence[str]
+) -> Faces:
     """Read a public set whose pictures are crops."""
     source = reader(name, folder)
     crops: list[Image] = []
@@ -201,7 +209,8 @@ def _published(name: str, folder: str, held: bool, limit: int, seed: int) -> Fac
         labels.append(record.labels)
     hashes = [hashlib.sha256(crop.tobytes()).hexdigest() for crop in crops]
     columns = {column: [getattr(row, column) for row in labels] for column in _COLUMNS}
-    return _faces(name, np.stack(crops), columns, fingerprint(hashes), held, limit, seed)
+    mark = fingerprint(hashes)
+    return _faces(name, np.stack(crops), columns, mark, held, limit, seed, splits)
 
 
 def _faces(
@@ -212,9 +221,16 @@ def _faces(
     held: bool,
     limit: int,
     seed: int,
+    splits: Sequence[str],
 ) -> Faces:
-    if limit and limit < len(crops):
-        rows = np.sort(np.random.default_rng(seed).permutation(len(crops))[:limit])
+    rows = np.arange(len(crops))
+    if splits:
+        rows = rows[np.isin([v or "" for v in columns["split"]], list(splits))]
+        if not len(rows):
+            raise TableError(f"{name} has no faces in the split {' or '.join(splits)}.")
+    if limit and limit < len(rows):
+        rows = np.sort(np.random.default_rng(seed).permutation(rows)[:limit])
+    if len(rows) < len(crops):
         crops = np.stack([crops[i] for i in rows])
         columns = {k: [v[i] for i in rows] for k, v in columns.items()}
 

@@ -23,6 +23,7 @@ from mien.faces.face import Array, Image
 from mien.files.errors import WeightsError
 from mien.files.weights import SHIPPED, load_weights
 
+LANDMARKS = SHIPPED / "landmarks.safetensors"
 INPUT = 64  # pixels a side
 FRAME = 1.35  # side of the network's square over the larger side of the landmarks' bounding box
 ANGLE = 45.0  # degrees that the pose output 1 stands for
@@ -138,7 +139,7 @@ class Landmarker:
     """
 
     def __init__(self, weights: Path | None = None, batch_size: int = 64) -> None:
-        self.net = load_landmark_net(weights or SHIPPED / "landmarks.safetensors")
+        self.net = load_landmark_net(weights or LANDMARKS)
         self.batch_size = batch_size
 
     def __call__(self, images: list[Image], boxes: list[NDArray[np.float32]]) -> list[Landmarks]:
@@ -198,6 +199,27 @@ def tight_landmarks(images: Tensor) -> Tensor:
     found = Landmarker()(crops, [box] * len(crops))
     points = np.concatenate([f.points for f in found]) if found else np.zeros((0, 68, 2))
     return torch.from_numpy(points.astype(np.float32)).to(images.device)
+
+
+def tight_points(net: LandmarkNet, images: Tensor) -> Tensor:
+    """Measure landmarks of ``tight`` crops in one pass through which gradients go.
+
+    ``tight_landmarks`` looks twice and is more exact on turned faces.
+
+    Args:
+        net: Of ``load_landmark_net``; moved to the images' device, its weights get no gradients.
+        images: ``(B, 3, S, S)`` in [-1, 1].
+
+    Returns:
+        ``(B, 68, 2)`` in units of the crop: its outer edges are -1 and 1.
+    """
+    side = images.shape[-1]
+    rim = round(side * (FRAME * (1 - 2 * _MARGIN) - 1) / 2)  # mirrored, as beyond a photo
+    x = F.pad(images.float(), (rim,) * 4, mode="reflect")
+    x = F.interpolate(x, (INPUT, INPUT), mode="bilinear", antialias=True)
+    x = x.contiguous(memory_format=torch.channels_last)
+    points: Tensor = net.to(x.device).requires_grad_(False)(x)[0]
+    return points * (side + 2 * rim) / side
 
 
 def _sample(image: Image, to_image: NDArray[np.float32]) -> Image:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -10,8 +11,12 @@ from typing import Any
 from mien.files.errors import WeightsError
 
 
-def read_torch_file(path: str | Path) -> dict[str, Any]:
+def read_torch_file(path: str | Path, plain: Sequence[type] = ()) -> dict[str, Any]:
     """Read a dictionary of tensors and plain values.
+
+    Args:
+        path: The file.
+        plain: Classes that only hold attributes and may be in the file too.
 
     Raises:
         WeightsError: No such file, not such a file, or it asks for anything but tensors.
@@ -19,7 +24,7 @@ def read_torch_file(path: str | Path) -> dict[str, Any]:
     import torch
 
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals(list(plain)):
             warnings.simplefilter(
                 "ignore"
             )  # of other pickle protocols; what is unreadable is refused

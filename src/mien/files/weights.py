@@ -12,6 +12,7 @@ from mien.files.errors import WeightsError
 if TYPE_CHECKING:
     from torch import Tensor
 
+_CARD = "card"  # its name in the header of a weight file
 SHIPPED = Path(__file__).resolve().parent.parent / "weights"
 
 
@@ -20,19 +21,48 @@ def card_path(path: str | Path) -> Path:
     return Path(path).with_suffix(".json")
 
 
-def save_weights(path: str | Path, tensors: dict[str, Tensor], card: dict[str, Any]) -> None:
+def save_weights(
+    path: str | Path, tensors: dict[str, Tensor], card: dict[str, Any], *, inside: bool = False
+) -> None:
     """Write ``tensors`` and a card with their SHA-256, both atomically.
 
     Args:
         path: Target, ending in ``.safetensors``.
         tensors: Named tensors; made contiguous before writing.
         card: Fields of the model card; ``sha256`` is added here.
+        inside: Put the card into the weight file as well. A process that is killed between the two
+            files leaves new weights beside an old card, which ``mend_card`` then puts right.
     """
     from safetensors.torch import save_file
 
     with atomic_path(path) as temporary:
-        save_file({name: value.detach().contiguous() for name, value in tensors.items()}, temporary)
+        ready = {name: value.detach().contiguous() for name, value in tensors.items()}
+        save_file(ready, temporary, {_CARD: json.dumps(card)} if inside else None)
     write_json(card_path(path), {**card, "sha256": sha256(path)})
+
+
+def mend_card(path: str | Path) -> dict[str, Any]:
+    """Return the card inside a weight file; write it anew if another one lies beside it.
+
+    Raises:
+        WeightsError: The weight file is missing or damaged, or holds no card.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        found = sha256(path)
+        with safe_open(path, "pt") as file:
+            card = json.loads((file.metadata() or {})[_CARD])
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise WeightsError(f"{path} cannot be read: {error}") from None
+    whole: dict[str, Any] = {**card, "sha256": found}
+    try:
+        mended = read_card(path) != whole
+    except WeightsError:
+        mended = True
+    if mended:
+        write_json(card_path(path), whole)
+    return whole
 
 
 def read_card(path: str | Path) -> dict[str, Any]:

@@ -37,6 +37,21 @@ class Edit:
     flow: Tensor | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """How good a method is at a moment of its training.
+
+    Attributes:
+        name: What was measured, a word for the log.
+        value: The number.
+        lower_is_better: Whether less is better.
+    """
+
+    name: str
+    value: float
+    lower_is_better: bool = True
+
+
 class Method(nn.Module):
     """A published method: ``Config``, ``stages``, ``step``, ``encode`` and its edits.
 
@@ -95,6 +110,16 @@ class Method(nn.Module):
 
     def preview(self, batch: Batch) -> np.ndarray:
         """Return a uint8 ``(H, W, 3)`` RGB picture that tells whether training goes well."""
+        raise NotImplementedError
+
+    def measure(self, caches: list[Any]) -> Score:
+        """Say how good the method is, by which a training keeps its best weights.
+
+        It must not change the method, and gives the same for the same weights.
+
+        Args:
+            caches: The tables of the recipe, of which only what is never trained on may be used.
+        """
         raise NotImplementedError
 
     def encode(self, images: Tensor) -> Codes:

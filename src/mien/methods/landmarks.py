@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from mien.data.augment import color_jitter, grayscale, lower_resolution, mirror_points, noise
 from mien.faces.landmarks import ANGLE, FRAME, INPUT, LandmarkNet
 from mien.methods.base import Batch, Method, Sampler, Update, register
+from mien.nets.perceptual import pooled
 
 JAW = slice(0, 17)
 
@@ -177,6 +178,10 @@ class LandmarkTraining(Method):
             "pose_deg": l_pose.item() * ANGLE,
             "score": l_score.item(),
         }
+
+    def features(self, images: Tensor, factor: str) -> Tensor:
+        """Return features ``(B, D)`` of crops ``(B, 3, S, S)``, the same for every factor."""
+        return pooled(self.net.features(images))
 
     @torch.no_grad()
     def preview(self, batch: Batch) -> np.ndarray:

@@ -25,15 +25,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, optim
 from torch.nn import functional as F
 
 from mien.data.singles import Part, SingleSampler
 from mien.faces.face import Image
-from mien.files.errors import ConfigError, nearest
-from mien.methods.base import Batch, Method, Sampler, Update, picture_grid, register
+from mien.faces.landmarks import INPUT
+from mien.files.errors import ConfigError, TableError, nearest
+from mien.methods.base import Batch, Method, Sampler, Score, Update, picture_grid, register
 from mien.nets.adversarial import discriminator_loss, generator_loss, r1_penalty
+from mien.nets.discrepancy import discrepancy
+from mien.nets.perceptual import LandmarkFeatures, pooled
 from mien.nets.stylegan import ARCHITECTURES, Discriminator, Generator
 
 AUGMENTATIONS = ("none", "differentiable", "adaptive")
@@ -42,6 +46,8 @@ _PACE = 500_000  # pictures over which p could go from 0 to 1
 _ADJUST_EVERY = 4
 _AVERAGE = 0.005  # share of a step in w_avg
 _TRUNCATION = 0.7  # of previews
+_MEASURED = 1000  # pictures that are drawn for KID
+_AT_ONCE = 64  # of them
 
 
 @register("stylegan")
@@ -59,6 +65,7 @@ class StyleGAN(Method):
         w_dim: int = 512
         mapping_layers: int = 8
         architecture: str = "skip"
+        clamp: float = 0.0  # largest absolute value of maps; 0: any. NVIDIA's files have 256
         mixing: float = 0.9  # share of pictures with two styles
         r1: float = 10.0  # γ
         r1_every: int = 16
@@ -94,13 +101,16 @@ class StyleGAN(Method):
             c.w_dim,
             c.mapping_layers,
             c.architecture,
+            c.clamp,
         )
-        self.d = Discriminator(c.size, c.channel_base, c.channel_max)
+        self.d = Discriminator(c.size, c.channel_base, c.channel_max, clamp=c.clamp)
         self.register_buffer("images", torch.zeros((), dtype=torch.int64))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.register_buffer("path_mean", torch.zeros(()))
         self.register_buffer("p", torch.tensor(float(c.augment == "differentiable")))
         self.register_buffer("sign", torch.zeros(()))
+        # What measures, and the features of held-out photos; made when needed, never saved.
+        self._known: list[tuple[LandmarkFeatures, Tensor]] = []
 
     def adopt(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Take the networks of a training at half the size.
@@ -231,27 +241,47 @@ class StyleGAN(Method):
             self.sign.zero_()
 
     @torch.no_grad()
+    def measure(self, caches: list[Any]) -> Score:
+        """KID (times 1000) of drawn pictures to the tables' test split.
+
+        On the features of the shipped landmark network, as ``mien evaluate-generator`` has them.
+
+        Raises:
+            TableError: No table has a test split.
+        """
+        if not self._known:
+            rows = [np.flatnonzero(cache.split == "test") for cache in caches]
+            photos = [cache.take(own) for cache, own in zip(caches, rows, strict=True) if len(own)]
+            if not photos:
+                raise TableError("No table has a test split to measure KID on; set measure_every=0")
+            net = LandmarkFeatures().to(self.g.w_avg.device).eval()
+            real = torch.cat(photos).float().div_(127.5).sub_(1.0)
+            self._known.append((net, _features(net, real)))
+        net, real = self._known[0]
+        drawn = _features(net, self.g.draw(_MEASURED))
+        return Score("KID", 1e3 * discrepancy(drawn.numpy(), real.numpy()))
+
+    @torch.no_grad()
     def preview(self, batch: Batch) -> Image:
         """Two rows of real pictures, six of drawn ones (truncation 0.7); rows share no style."""
         real = batch["image"][:32]
         real = real[: len(real) // 2 * 2]
         columns = len(real) // 2
-        drawn = self.draw(6 * columns, _TRUNCATION).clamp(-1, 1)
+        drawn = self.g.draw(6 * columns, _TRUNCATION).clamp(-1, 1)
         return picture_grid([*real.chunk(2), *drawn.chunk(6)])
 
-    @torch.no_grad()
-    def draw(self, count: int, psi: float = 1.0, seed: int = 0) -> Tensor:
-        """Draw pictures ``(count, 3, S, S)``, about [-1, 1]; the same for the same seed.
 
-        Args:
-            count: Their number.
-            psi: Truncation: 1 is all variety, 0 the mean face.
-            seed: Of z.
-        """
-        generator = torch.Generator().manual_seed(seed)
-        z = torch.randn(count, self.config.z_dim, generator=generator).to(self.g.w_avg.device)
-        pictures: Tensor = self.g(z, psi, "const")
-        return pictures
+def _features(net: LandmarkFeatures, x: Tensor) -> Tensor:
+    """Return features ``(B, D)`` on the CPU of pictures ``(B, 3, S, S)``, rounded to bytes."""
+    device = next(net.parameters()).device
+    found = []
+    for part in torch.split(x, _AT_ONCE):
+        y = ((part.to(device).clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
+        if y.shape[-1] != INPUT:
+            size = (INPUT, INPUT)
+            y = F.interpolate(y, size, mode="bilinear", antialias=y.shape[-1] > INPUT)
+        found.append(pooled(net(y)).cpu())
+    return torch.cat(found)
 
 
 def augment(x: Tensor, p: Tensor) -> Tensor:

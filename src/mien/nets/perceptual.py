@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from mien.faces.landmarks import load_landmark_net
-from mien.files.weights import SHIPPED
+from mien.faces.landmarks import LANDMARKS, load_landmark_net
 from mien.nets.vgg import Vgg19
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -53,7 +53,7 @@ class LandmarkFeatures(nn.Module):
     def __init__(self, weights: Path | None = None) -> None:
         super().__init__()
         # A copy: the loss network moves to other devices and memory formats.
-        self.net = deepcopy(load_landmark_net(weights or SHIPPED / "landmarks.safetensors"))
+        self.net = deepcopy(load_landmark_net(weights or LANDMARKS))
         self.net.requires_grad_(False)
 
     def train(self, mode: bool = True) -> LandmarkFeatures:
@@ -63,3 +63,11 @@ class LandmarkFeatures(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         """Return three feature maps of ``x`` ``(B, 3, H, W)`` in [-1, 1]."""
         return self.net.features(x)
+
+
+_PLACES = 4  # a side, over which maps are averaged
+
+
+def pooled(maps: list[Tensor]) -> Tensor:
+    """Return one vector ``(B, D)`` a picture: the mean of every map over 4x4 places."""
+    return torch.cat([F.adaptive_avg_pool2d(m, _PLACES).flatten(1) for m in maps], 1)

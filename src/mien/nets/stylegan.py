@@ -24,13 +24,14 @@ from torch.nn import functional as F
 from mien.data.warp import at_least_single
 from mien.files.errors import ConfigError, nearest
 
-ARCHITECTURES = ("skip", "resnet", "orig")
+ARCHITECTURES = ("skip", "resnet", "orig", "adain")
 NOISE = ("const", "random", "none")
 _EPS = 1e-8
 _SLOPE = 0.2
 _GAIN = math.sqrt(2)  # of the activation
 _HALF = math.sqrt(0.5)  # of the sum of two branches
 _TAPS = (1.0, 3.0, 3.0, 1.0)
+_AT_ONCE = 64  # pictures that are drawn together
 
 
 def sizes(size: int) -> list[int]:
@@ -81,9 +82,15 @@ def downsample(x: Tensor) -> Tensor:
     return blur(x, (1, 1))[:, :, ::2, ::2]
 
 
-def activate(x: Tensor) -> Tensor:
-    """Leaky ReLU of slope 0.2, without the factor √2, which layers put into their kernels."""
-    return F.leaky_relu(x, _SLOPE)
+def activate(x: Tensor, clamp: float = 0.0) -> Tensor:
+    """Leaky ReLU of slope 0.2, without the factor √2, which layers put into their kernels.
+
+    Args:
+        x: Maps.
+        clamp: Largest absolute value that is let through; 0: any.
+    """
+    x = F.leaky_relu(x, _SLOPE)
+    return x.clamp(-clamp, clamp) if clamp else x
 
 
 class EqualLinear(nn.Module):
@@ -175,12 +182,16 @@ class StyledConv(nn.Module):
         w_dim: W.
         size: Side of the output.
         up: The input is half as large.
+        clamp: Largest absolute value of the output; 0: any.
     """
 
     noise: Tensor
 
-    def __init__(self, cin: int, cout: int, w_dim: int, size: int, up: bool) -> None:
+    def __init__(
+        self, cin: int, cout: int, w_dim: int, size: int, up: bool, clamp: float = 0.0
+    ) -> None:
         super().__init__()
+        self.clamp = clamp
         self.style = EqualLinear(w_dim, cin, 1.0)
         self.weight = nn.Parameter(torch.randn(cout, cin, 3, 3))
         self.bias = nn.Parameter(torch.zeros(cout))
@@ -220,14 +231,15 @@ class StyledConv(nn.Module):
         x = torch.addcmul(bias.to(x.dtype)[:, None, None], x, d.to(x.dtype)[:, :, None, None])
         if grain is not None:
             x += grain.to(x.dtype)
-        return activate(x)
+        return activate(x, self.clamp * gain)
 
 
 class ToRGB(nn.Module):
     """Modulated 1x1 convolution without demodulation: maps → colours, float32."""
 
-    def __init__(self, cin: int, w_dim: int) -> None:
+    def __init__(self, cin: int, w_dim: int, clamp: float = 0.0) -> None:
         super().__init__()
+        self.clamp = clamp
         self.style = EqualLinear(w_dim, cin, 1.0)
         self.weight = nn.Parameter(torch.randn(3, cin, 1, 1))
         self.bias = nn.Parameter(torch.zeros(3))
@@ -240,6 +252,8 @@ class ToRGB(nn.Module):
             kernel = self.weight[None, :, :, 0, 0] * s[:, None]
         pixels = x.permute(0, 2, 3, 1).flatten(1, 2)
         rgb: Tensor = (pixels @ kernel.to(x.dtype).mT).float() + self.bias
+        if self.clamp:
+            rgb = rgb.clamp(-self.clamp, self.clamp)
         return rgb.view(len(x), x.shape[2], x.shape[3], 3).permute(0, 3, 1, 2)
 
 
@@ -253,23 +267,31 @@ class SynthesisBlock(nn.Module):
         size: Side of the maps.
         architecture: One of ``ARCHITECTURES``.
         last: Whether this is the last block.
+        clamp: Largest absolute value of maps and colours; 0: any.
     """
 
     def __init__(
-        self, cin: int, cout: int, w_dim: int, size: int, architecture: str, last: bool
+        self,
+        cin: int,
+        cout: int,
+        w_dim: int,
+        size: int,
+        architecture: str,
+        last: bool,
+        clamp: float,
     ) -> None:
         super().__init__()
         self.architecture = architecture
         if cin:
-            self.conv0 = StyledConv(cin, cout, w_dim, size, up=True)
+            self.conv0 = StyledConv(cin, cout, w_dim, size, True, clamp)
             if architecture == "resnet":
                 self.skip = EqualConv(cin, cout, 1, bias=False)
         else:
             self.const = nn.Parameter(torch.randn(cout, size, size))
-        self.conv1 = StyledConv(cout, cout, w_dim, size, up=False)
+        self.conv1 = StyledConv(cout, cout, w_dim, size, False, clamp)
         self.styles = 2 if cin else 1
         if last or architecture == "skip":
-            self.torgb = ToRGB(cout, w_dim)
+            self.torgb = ToRGB(cout, w_dim, clamp)
 
     def forward(
         self, x: Tensor | None, image: Tensor | None, ws: Tensor, noise: str
@@ -303,17 +325,19 @@ class Synthesis(nn.Module):
     """ws → picture."""
 
     def __init__(
-        self, size: int, channel_base: int, channel_max: int, w_dim: int, architecture: str
+        self,
+        size: int,
+        channel_base: int,
+        channel_max: int,
+        w_dim: int,
+        architecture: str,
+        clamp: float = 0.0,
     ) -> None:
         super().__init__()
-        if architecture not in ARCHITECTURES:
-            raise ConfigError(
-                f"No architecture {architecture!r}{nearest(architecture, ARCHITECTURES)}"
-            )
         widths = [channels(s, channel_base, channel_max) for s in sizes(size)]
         self.blocks = nn.ModuleDict(
             {
-                str(s): SynthesisBlock(cin, cout, w_dim, s, architecture, s == size)
+                str(s): SynthesisBlock(cin, cout, w_dim, s, architecture, s == size, clamp)
                 for s, cin, cout in zip(sizes(size), [0, *widths], widths, strict=False)
             }
         )
@@ -358,7 +382,12 @@ class Generator(nn.Module):
         z_dim: Z.
         w_dim: W.
         mapping_layers: Layers of the mapping network.
-        architecture: How maps become pictures: ``skip`` (a sum over sizes), ``resnet``, ``orig``.
+        architecture: How maps become pictures: ``skip`` (a sum over sizes), ``resnet``, ``orig``;
+            ``adain``: the synthesis network of StyleGAN1 (``mien.nets.stylegan1``).
+        clamp: Largest absolute value of maps and colours (NVIDIA's files: 256); 0: any.
+
+    Raises:
+        ConfigError: No such size or architecture.
     """
 
     w_avg: Tensor
@@ -372,11 +401,25 @@ class Generator(nn.Module):
         w_dim: int = 512,
         mapping_layers: int = 8,
         architecture: str = "skip",
+        clamp: float = 0.0,
     ) -> None:
         super().__init__()
+        if architecture not in ARCHITECTURES:
+            raise ConfigError(
+                f"No architecture {architecture!r}{nearest(architecture, ARCHITECTURES)}"
+            )
         self.size, self.z_dim, self.w_dim = size, z_dim, w_dim
         self.mapping = Mapping(z_dim, w_dim, mapping_layers)
-        self.synthesis = Synthesis(size, channel_base, channel_max, w_dim, architecture)
+        if architecture == "adain":
+            from mien.nets.stylegan1 import (
+                AdaptiveSynthesis,
+            )  # which is made of blocks of this file
+
+            self.synthesis: Synthesis | AdaptiveSynthesis = AdaptiveSynthesis(
+                size, channel_base, channel_max, w_dim
+            )
+        else:
+            self.synthesis = Synthesis(size, channel_base, channel_max, w_dim, architecture, clamp)
         self.register_buffer("w_avg", torch.zeros(w_dim))
 
     @property
@@ -406,20 +449,37 @@ class Generator(nn.Module):
         picture: Tensor = self.synthesis(self.spread(self.truncate(self.mapping(z), psi)), noise)
         return picture
 
+    @torch.no_grad()
+    def draw(self, count: int, psi: float = 1.0, seed: int = 0) -> Tensor:
+        """Draw pictures ``(count, 3, S, S)``, about [-1, 1]; the same for the same seed.
+
+        Args:
+            count: Their number.
+            psi: Truncation: 1 is all variety, 0 the mean face.
+            seed: Of z. The noise is the stored one.
+        """
+        z = torch.randn(count, self.z_dim, generator=torch.Generator().manual_seed(seed))
+        parts = torch.split(z.to(self.w_avg.device), _AT_ONCE)
+        return torch.cat([self(part, psi, "const") for part in parts])
+
 
 class DiscriminatorBlock(nn.Module):
     """Residual block that halves the maps."""
 
-    def __init__(self, cin: int, cout: int) -> None:
+    def __init__(self, cin: int, cout: int, clamp: float = 0.0) -> None:
         super().__init__()
+        self.clamp = clamp
         self.conv0 = EqualConv(cin, cin, 3)
         self.conv1 = EqualConv(cin, cout, 3, down=True)
         self.skip = EqualConv(cin, cout, 1, bias=False, down=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, cin, 2h, 2h)`` → ``(B, cout, h, h)``."""
-        y: Tensor = activate(self.conv1(activate(self.conv0(x, _GAIN)), _GAIN * _HALF))
+        y = activate(self.conv0(x, _GAIN), self.clamp)
+        y = activate(self.conv1(y, _GAIN * _HALF), self.clamp * _HALF)
         skip: Tensor = self.skip(x, _HALF)
+        if self.clamp:
+            skip = skip.clamp(-self.clamp * _HALF, self.clamp * _HALF)
         return y + skip
 
 
@@ -431,6 +491,7 @@ class Discriminator(nn.Module):
         channel_base: As of ``Generator``.
         channel_max: As of ``Generator``.
         group: Pictures over which the deviation is taken; a batch is a multiple of it, or smaller.
+        clamp: Largest absolute value of maps; 0: any.
     """
 
     def __init__(
@@ -439,16 +500,17 @@ class Discriminator(nn.Module):
         channel_base: int = 32768,
         channel_max: int = 512,
         group: int = 4,
+        clamp: float = 0.0,
     ) -> None:
         super().__init__()
-        self.size, self.group = size, group
+        self.size, self.group, self.clamp = size, group, clamp
         widths = {s: channels(s, channel_base, channel_max) for s in sizes(size)}
         self.from_rgb = EqualConv(3, widths[size], 1)
         # The entrance of the size before, while a network that grew from it fades over.
         self.from_rgb_half = EqualConv(3, widths[size // 2], 1) if size > 8 else None
         self.blocks = nn.ModuleDict(
             {
-                str(s): DiscriminatorBlock(widths[s], widths[s // 2])
+                str(s): DiscriminatorBlock(widths[s], widths[s // 2], clamp)
                 for s in reversed(sizes(size)[1:])
             }
         )
@@ -465,13 +527,13 @@ class Discriminator(nn.Module):
             fade: Below 1: the share of the largest block; the rest comes from the halved picture
                 by the entrance of the smaller network (progressive growing).
         """
-        y = activate(self.from_rgb(x, _GAIN))
+        y = activate(self.from_rgb(x, _GAIN), self.clamp)
         for size, block in self.blocks.items():
             y = block(y)
             if int(size) == self.size and fade < 1 and self.from_rgb_half is not None:
-                half = activate(self.from_rgb_half(downsample(x), _GAIN))
+                half = activate(self.from_rgb_half(downsample(x), _GAIN), self.clamp)
                 y = half.lerp(y, fade)
-        y = activate(self.conv(self._deviation(y), _GAIN))
+        y = activate(self.conv(self._deviation(y), _GAIN), self.clamp)
         with torch.autocast(x.device.type, enabled=False):
             y = at_least_single(y).flatten(1)
             logit: Tensor = self.logit(activate(self.dense(y, _GAIN)))

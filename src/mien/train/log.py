@@ -112,6 +112,16 @@ class Log:
         self.sums, self.counts = {}, {}
         self.since, self.before = self.seconds, step
 
+    def note(self, step: int, values: dict[str, Any]) -> None:
+        """Write a line of its own: what was measured after ``step`` steps."""
+        line = {"step": step, "images": step * self.images_per_step, **values}
+        with disk_errors(self.file.parent), self.file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        if self.board is not None:
+            for name, value in values.items():
+                self.board.add_scalar(name, float(value), step)
+        say(f"step {step}/{self.steps}  " + "  ".join(f"{n} {v:.4g}" for n, v in values.items()))
+
     def _show(self, step: int, means: dict[str, float], speed: float) -> None:
         text = "  ".join(f"{name} {mean:.4g}" for name, mean in list(means.items())[:4])
         if not self.quiet:

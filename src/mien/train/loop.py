@@ -21,6 +21,7 @@ from mien.files.errors import CheckpointError, ConfigError
 from mien.files.memory import keep_memory
 from mien.files.weights import SHIPPED, load_weights, save_weights
 from mien.methods.base import Batch, Method, Sampler, config_from, method_class
+from mien.train.best import Best
 from mien.train.checkpoint import (
     Checkpoint,
     checkpoints,
@@ -46,7 +47,10 @@ STATISTICS = PREVIEW + 1  # and from here on those for the statistics of average
 _BATCHES = 8  # of them
 
 # What may differ between a run and its resumption without changing what a step computes.
-_FREE = ("tables", "steps", "images", "preview_every", "checkpoint_every", "log_every")
+_FREE = (
+    *("tables", "steps", "images"),
+    *("preview_every", "checkpoint_every", "log_every", "measure_every"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +93,8 @@ def train(
     """Train a method as a recipe says.
 
     ``out`` then holds ``weights.safetensors`` with its card ``weights.json`` (rewritten at every
-    checkpoint), ``metrics.jsonl``, ``previews/`` and ``checkpoints/``.
+    checkpoint), ``metrics.jsonl``, ``previews/`` and ``checkpoints/``; with ``measure_every`` also
+    ``best.safetensors`` and ``best.json``, the weights with the best measure so far.
 
     Args:
         recipe: A YAML file, or the short name of a recipe (``facecycle/laptop``).
@@ -127,7 +132,7 @@ def train(
         recipe=settings,
         out=folder,
         command=_command(recipe, pairs, init_from, devices),
-        init_from=None if init_from is None or (resume and earlier) else _weights_file(init_from),
+        init_from=None if init_from is None or (resume and earlier) else weights_file(init_from),
         resume=resume,
         threads=threads or cores(devices),
         tensorboard=tensorboard,
@@ -177,7 +182,9 @@ class Training:
         self.method: Method = cls(config, recipe.stage or cls.stages[0])
         if self.method.columns and not recipe.tables:
             raise ConfigError("The recipe names no table of faces; add tables=FOLDER.")
-        caches = [self._cache(folder) for folder in recipe.tables]
+        if recipe.measure_every and cls.measure is Method.measure:
+            raise ConfigError(f"{recipe.method} measures nothing; leave measure_every out.")
+        self.caches = caches = [self._cache(folder) for folder in recipe.tables]
         self.data = [
             {
                 "table": Path(folder).name,
@@ -202,6 +209,7 @@ class Training:
         }
         self.ema = Ema(self.method, recipe.ema) if recipe.ema else None
         self.fresh: tuple[int, dict[str, Tensor]] = (-1, {})  # step, statistics of the average
+        self.best = Best(job.out / "best.safetensors")
 
     def step(self, step: int, batch: Batch) -> dict[str, float]:
         """Train on one batch; return the method's scalars."""
@@ -248,6 +256,8 @@ class Training:
                 )
             if not log_state:  # a new run; tells at once whether the folder can be written
                 self._checkpoint(0, log)
+                if log is not None and recipe.measure_every:  # and whether it can be measured
+                    self._measure(0, log)
             elif log is not None and start >= recipe.steps:  # killed before they were written
                 self._save_weights(start)
             batches = stack.enter_context(
@@ -261,6 +271,8 @@ class Training:
                     log.add(done, scalars, recipe.learning_rate * recipe.factor(step))
                     if recipe.preview_every and (last or done % recipe.preview_every == 0):
                         self._preview(done)
+                    if self._due(done):
+                        self._measure(done, log)
                 stopped = parallel.any(stop.is_set())
                 if last or stopped or done % recipe.checkpoint_every == 0:
                     self._checkpoint(done, log)
@@ -325,6 +337,8 @@ class Training:
         self.parallel.barrier()
         if self.parallel.first:
             clean(self.job.out, start)
+            if found is not None:
+                self.best.resume()
         if found is None or start is None:
             return 0, {}
         self.parallel.load(found.state.get("precision", {}))
@@ -345,7 +359,12 @@ class Training:
         return start, found.state["log"]
 
     def _check_same(self, state: dict[str, Any]) -> None:
-        old, new = state["recipe"], self._identity()
+        new = self._identity()
+        # Settings that the program did not have then were what their defaults are now.
+        config = dataclasses.asdict(type(self.method.config)())
+        settings = {**dataclasses.asdict(Recipe()), "config": config}
+        usual = _flat(json.loads(json.dumps(settings)))
+        old = {key: usual[key] for key in new if key in usual} | state["recipe"]
         differ = sorted(key for key in old | new if old.get(key) != new.get(key))
         if differ:
             changes = ", ".join(f"{k} (was {old.get(k)!r}, is {new.get(k)!r})" for k in differ)
@@ -417,6 +436,23 @@ class Training:
         with disk_errors(self.job.out):
             write_image(self.job.out / "previews" / f"step_{step:08d}.png", picture)
 
+    def _due(self, done: int) -> bool:
+        """Whether the method is measured after ``done`` steps."""
+        every, each = self.recipe.measure_every, self.recipe.batch_size * self.parallel.processes
+        last = done == self.recipe.steps
+        return every > 0 and (last or done * each // every > (done - 1) * each // every)
+
+    def _measure(self, step: int, log: Log) -> None:
+        """Measure the averaged weights and keep them if they are the best so far."""
+        with torch.no_grad(), self._averaged(step):
+            self.method.eval()
+            score = self.method.measure(self.caches)
+            if self.best.beaten_by(score):
+                with disk_errors(self.job.out):
+                    self.best.keep(score, self.weights(), self._card(step))
+        self.method.train()
+        log.note(step, {score.name: score.value, f"best {score.name}": self.best.value})
+
     def _drawn(self, step: int) -> Batch:
         with torch.autocast("cpu", enabled=False):  # pictures and flows are drawn in float32
             batch = {name: channels_last(value) for name, value in self.sampler(step).items()}
@@ -460,7 +496,8 @@ def _flat(values: dict[str, Any], start: str = "") -> dict[str, Any]:
     return flat
 
 
-def _weights_file(name: str | Path) -> Path:
+def weights_file(name: str | Path) -> Path:
+    """Return the file of weights given by shipped name, file or folder of a run."""
     path = Path(name)
     if path.is_dir():
         return path / "weights.safetensors"

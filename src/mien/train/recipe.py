@@ -19,6 +19,7 @@ FOLDERS = (
     Path(__file__).resolve().parents[1] / "recipes",
     Path(__file__).resolve().parents[3] / "recipes",
 )
+ABLATIONS = "ablations"  # beside recipes: what to leave out of them, no recipe itself
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
 
 Overrides = Mapping[str, Any] | Iterable[str]
@@ -48,6 +49,8 @@ class Recipe:
         preview_every: Steps between preview pictures; 0 turns them off.
         checkpoint_every: Steps between checkpoints.
         log_every: Steps that one line of metrics averages.
+        measure_every: Images (of all processes) between measurements of the method, after which its
+            best weights are kept as ``best.safetensors``; 0 turns them off.
         config: Settings of the method's ``Config``.
     """
 
@@ -68,6 +71,7 @@ class Recipe:
     preview_every: int = 1000
     checkpoint_every: int = 1000
     log_every: int = 50
+    measure_every: int = 0
     config: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def factor(self, step: int) -> float:
@@ -95,8 +99,14 @@ def recipe_names() -> list[str]:
         file.relative_to(folder).with_suffix("").as_posix()
         for folder in FOLDERS
         for file in folder.glob("*/*.yaml")
+        if file.stem != ABLATIONS
     }
     return sorted(names)
+
+
+def ablation_files() -> list[Path]:
+    """Return the lists of ablations, one a method, ``METHOD/ablations.yaml``."""
+    return sorted(file for folder in FOLDERS for file in folder.glob(f"*/{ABLATIONS}.yaml"))
 
 
 def find_recipe(name: str | Path) -> Path:
@@ -126,7 +136,18 @@ def load_recipe(recipe: str | Path, overrides: Overrides = (), *, processes: int
     Raises:
         ConfigError: Not a recipe, an unknown key (with the nearest name) or an impossible value.
     """
-    file = find_recipe(recipe)
+    values = parse_yaml(find_recipe(recipe))
+    for key, value in override_pairs(overrides):
+        _put(values, key, value)
+    return _checked(values, processes)
+
+
+def parse_yaml(file: Path) -> dict[str, Any]:
+    """Read a file of lines ``key: value``.
+
+    Raises:
+        ConfigError: It is not such a file.
+    """
     try:
         values = _parse(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -134,9 +155,7 @@ def load_recipe(recipe: str | Path, overrides: Overrides = (), *, processes: int
         raise ConfigError(f"The recipe {file} cannot be read: {reason}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"The recipe {file} must hold lines 'key: value'.")
-    for key, value in override_pairs(overrides):
-        _put(values, key, value)
-    return _checked(values, processes)
+    return values
 
 
 def override_pairs(overrides: Overrides) -> list[tuple[str, Any]]:
@@ -199,7 +218,7 @@ def _checked(values: dict[str, Any], processes: int) -> Recipe:
     for key in ("size", "batch_size", "checkpoint_every", "log_every"):
         if getattr(recipe, key) < 1:
             raise ConfigError(f"{key} is at least 1, not {getattr(recipe, key)}.")
-    for key in ("steps", "images", "warmup", "clip", "preview_every", "seed"):
+    for key in ("steps", "images", "warmup", "clip", "preview_every", "measure_every", "seed"):
         if getattr(recipe, key) < 0:
             raise ConfigError(f"{key} cannot be negative.")
     if not 0 <= recipe.ema < 1:

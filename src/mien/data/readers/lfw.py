@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from mien.data.kept import kept_folds
 from mien.data.readers import Reader, Record, register
 from mien.data.readers.folder import csv_rows
 from mien.faces.image import read_image
@@ -15,7 +16,10 @@ _CROP_SIDE = 160  # the published pictures have 250 px and show more than the fa
 
 @register
 class Lfw(Reader):
-    """One folder a person. With folds: persons of folds 1-7 train, 8 val, 9-10 test."""
+    """One folder a person. With folds: persons of folds 1-7 train, 8 val, 9-10 test.
+
+    Persons that ``mien.data.kept`` names are in val and test without a list of folds too.
+    """
 
     name = "lfw"
     licence = "LFW: news photos, research use"
@@ -27,7 +31,8 @@ class Lfw(Reader):
     def records(self) -> Iterator[Record]:
         """Yield every picture of every person."""
         emotions = {r["file"]: r["emotion"] for r in csv_rows(self.root / "labels.csv")}
-        folds = {r["name"]: int(r["fold"]) for r in csv_rows(self.root / "folds.csv")}
+        listed = {r["name"]: int(r["fold"]) for r in csv_rows(self.root / "folds.csv")}
+        folds = listed | kept_folds()
         crop: bool | None = None
         for folder in sorted(path for path in self.root.iterdir() if path.is_dir()):
             for path in sorted(folder.glob(f"{folder.name}_*.jpg")):

@@ -57,6 +57,7 @@ def evaluate_leakage(
     seed: int = 0,
     batch_size: int = 64,
     limit: int = 0,
+    splits: Sequence[str] = (),
     cache: str | Path | bool = True,
     progress: bool = True,
 ) -> LeakageReport:
@@ -72,6 +73,8 @@ def evaluate_leakage(
         seed: Seed of splits, components and kernel.
         batch_size: Faces in a call of an encoder.
         limit: Take so many faces of each table at random; 0: all.
+        splits: Take faces of these splits alone, e.g. of persons whom weights never saw; all if
+            empty.
         cache: Folder for embeddings; True: the user's cache folder; False: none.
         progress: Show progress bars.
 
@@ -83,7 +86,7 @@ def evaluate_leakage(
     """
     coder, sizes = coder_of(spec)
     reference = encoder(whole) if whole else WHOLE_FACE
-    faces = open_faces(tables, seed=seed, limit=limit)
+    faces = open_faces(tables, seed=seed, limit=limit, splits=splits)
     found = _chosen(faces, factors)
     settings = Settings(seed=seed, batch_size=batch_size)
     folder = default_folder() if cache is True else Path(cache) if cache else None
@@ -94,19 +97,21 @@ def evaluate_leakage(
     joined = together([codes[name] for name in apart])
     rows = {**codes, ALL: joined} if len(apart) > 1 else dict(codes)
     rows[WHOLE] = faces.embed(reference, settings, folder, progress).astype(np.float32)
-    splits = {f.name: split_for(faces, f, seed) for f in found}
-    cells = decode_each(rows, found, splits, faces.groups, seed, progress)
+    parts = {f.name: split_for(faces, f, seed) for f in found}
+    cells = decode_each(rows, found, parts, faces.groups, seed, progress)
     report = LeakageReport(
         encoder=spec if isinstance(spec, str) else coder.name,
         cells=cells,
-        factors={f.name: described(f, splits[f.name], list(codes)) for f in found},
-        dci=measure_dci(joined, found, splits, cells, apart, seed),
+        factors={f.name: described(f, parts[f.name], list(codes)) for f in found},
+        dci=measure_dci(joined, found, parts, cells, apart, seed),
         swaps=measure_swaps(spec, faces, seed),
         data={
             "sets": faces.sets,
             "names": faces.names,
             "fingerprint": faces.fingerprint,
             "faces": len(faces),
+            "splits": list(splits),
+            "seen": sorted(set(coder.seen) & set(faces.dataset.tolist())),
         },
         settings={
             "protocol": "others than identity: a third of the persons held out, or the sets' own "

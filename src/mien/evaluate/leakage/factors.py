@@ -142,6 +142,8 @@ def home(factor: Factor, codes: Sequence[str]) -> str:
         kind = "identity"
     else:
         return ""
+    if set(codes) == {"identity", "appearance"} and kind != "identity":
+        return "appearance"  # IP-GAN's attributes: all but the identity
     return next((code for code in HOMES[kind] if code in codes), "")
 
 

@@ -32,7 +32,7 @@ class LeakageReport:
             ``informativeness``, and each code's or factor's own.
         swaps: Edit → for each code the share of pairs in which it ``follows`` the driver or
             ``stays``; empty where the encoder edits nothing.
-        data: The table.
+        data: The table, its splits that were taken, and which of its sets the weights saw.
         settings: What was chosen.
         versions: Versions of Python and packages.
     """
@@ -93,7 +93,10 @@ class LeakageReport:
         worst = [f"{code} gives away {factor} ({score:.2f})" for code, factor, score in self.leaks]
         if worst:
             parts.append(f"Largest leaks: {'; '.join(worst[:5])}.\n")
-        parts.append(f"Faces: {self.data['faces']} of {self.data['names']}.\n")
+        splits, seen = self.data.get("splits"), self.data.get("seen")
+        of = f", split {' and '.join(splits)}" if splits else ""
+        known = f"; the weights saw pictures of {', '.join(seen)}" if seen else ""
+        parts.append(f"Faces: {self.data['faces']} of {self.data['names']}{of}{known}.\n")
         return "\n".join(parts)
 
     def as_json(self) -> dict[str, Any]:

@@ -76,6 +76,8 @@ class DeRL(Method):
         weight_decay: float = 5e-4
         residue: str = "layers"
         frozen: bool = True  # false (ours): G is trained with the classifier
+        folds: int = 0  # of whole persons, for cross-validation of the classifier; 0: the split
+        fold: int = 0  # the one that is left out
 
     stages = ("neutralise", "classify")
     columns = ("image",)
@@ -89,6 +91,8 @@ class DeRL(Method):
                 raise ConfigError(f"There is no {value!r}{nearest(value, allowed)}")
         if c.size % 2**GROUPS:
             raise ConfigError(f"size is a multiple of {2**GROUPS}, not {c.size}.")
+        if not 0 <= c.fold < max(c.folds, 1):
+            raise ConfigError(f"fold is one of 0 to {max(c.folds, 1) - 1}, not {c.fold}.")
         self.g = Generator(c.width, c.skips)
         if stage == "neutralise":
             self.d = PatchDiscriminator(6, c.width, 2)
@@ -123,7 +127,10 @@ class DeRL(Method):
     def sampler(self, caches: list[Any], batch_size: int, seed: int, rank: int) -> Sampler:
         """Draw pairs with their neutral twins, or pictures with the names of expressions."""
         if self.stage == "classify":
-            return ExpressionSampler(caches, self.config.expressions, batch_size, seed, rank)
+            c = self.config
+            return ExpressionSampler(
+                caches, c.expressions, batch_size, seed, rank, folds=c.folds, fold=c.fold
+            )
         settings: NeutralPairSettings = config_from(NeutralPairSettings, self.config.pairs)
         return NeutralPairSampler(caches, settings, batch_size, seed, rank)
 

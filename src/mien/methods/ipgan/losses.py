@@ -7,6 +7,7 @@ shared network.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -62,6 +63,15 @@ def l_gc(drawn: Tensor, source: Tensor) -> Tensor:
     For codes of mean square 1 it is 1 - cos.
     """
     return (drawn - source.detach()).square().mean() / 2
+
+
+def l_lm(drawn: Tensor, attributes: Tensor) -> Tensor:
+    """L_lm (ours): mean distance of landmarks of x' and x^a, ``(B, 68, 2)``; x^a's are constants.
+
+    In units of the crop, whose sides are 2 long.
+    """
+    distance: Tensor = torch.linalg.vector_norm(drawn - attributes.detach() + _TINY, dim=2).mean()
+    return distance
 
 
 def distillation(predicted: Tensor, teacher: Tensor) -> Tensor:

@@ -39,6 +39,8 @@ Additions, off by default:
   are mirrored apart from x^a too), so that f_I cannot tell the expression of x^a.
 - ``prior``: new attributes are drawn from N(0, I), the paper's, or, ``fitted``, from the normal
   distribution of the μ that A gave in training (Ghosh et al., ICLR 2020), which a weak L_KL needs.
+- ``landmarks``: x' should have the landmarks of x^a (L_lm), by this project's network, which stays
+  as it is: a tenth of L_GR alone says little about where a mouth is open.
 - ``frontalise``: an edit by the mirror image's attributes.
 """
 
@@ -54,9 +56,19 @@ from torch.nn import functional as F
 from mien.data.embeddings import read_embeddings
 from mien.data.identities import IdentitySampler, IdentitySettings
 from mien.faces.face import Image
+from mien.faces.landmarks import LANDMARKS, load_landmark_net, tight_points
 from mien.files.errors import ConfigError, WeightsError, nearest
 from mien.methods.base import Batch, Codes, Edit, Method, Sampler, Update, picture_grid, register
-from mien.methods.ipgan.losses import FORMS, distillation, l_gc, l_gd, l_gr, l_i, l_kl
+from mien.methods.ipgan.losses import (
+    FORMS,
+    distillation,
+    l_gc,
+    l_gd,
+    l_gr,
+    l_i,
+    l_kl,
+    l_lm,
+)
 from mien.methods.ipgan.networks import (
     INJECTIONS,
     AttributeEncoder,
@@ -93,6 +105,7 @@ class IPGAN(Method):
         gd_form: str = "relative"  # to f_D(x^a), or "plain"
         classifier_feature: float = 1.0  # of L_GC
         kl: float = 1e-3  # of L_KL
+        landmarks: float = 0.0  # ours: of L_lm
         kl_warmup: int = 0  # steps over which it grows from 0
         adversarial: float = 0.0  # ours: of the usual loss of a generator
         gan: str = "logistic"  # the paper's, or "hinge" or "least-squares"
@@ -302,6 +315,10 @@ class IPGAN(Method):
             + c.discriminator_feature * losses["gd"]
             + c.classifier_feature * losses["gc"]
         )
+        if c.landmarks:
+            net = load_landmark_net(LANDMARKS)
+            losses["lm"] = l_lm(tight_points(net, drawn), tight_points(net, x_a))
+            total = total + c.landmarks * losses["lm"]
         if c.adversarial:
             losses["adv"] = generator_loss(logit, c.gan)
             total = total + c.adversarial * losses["adv"]

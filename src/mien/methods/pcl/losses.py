@@ -37,6 +37,24 @@ def _directions(x: Tensor) -> Tensor:
     return x / (length + 1e-6)
 
 
+def mirror_agreement(a: Tensor, b: Tensor, mirrored: Tensor) -> Tensor:
+    """L_agree (ours): how far codes of mirror images differ, as a share of how far any two do.
+
+    0 where they are equal, 1 where they are no more alike than those of other faces.
+
+    Args:
+        a: Codes ``(B, d)`` of images.
+        b: Codes ``(B, d)`` of their partners.
+        mirrored: ``(B,)``, true where the partner is the mirror image; others do not count.
+    """
+    if mirrored.sum() < 2:
+        return a.new_zeros(())
+    with torch.autocast(a.device.type, enabled=False):
+        a, b = a.float()[mirrored], b.float()[mirrored]
+        spread = torch.cat([a, b]).var(0, correction=0).mean()
+        return (a - b).square().mean() / (2 * spread + 1e-6)
+
+
 def draw_mixing(rows: int, negatives: int, beta: float, like: Tensor) -> tuple[Tensor, Tensor]:
     """Draw λ ~ Beta(β, β) for each anchor and negative, and one permutation π for all anchors.
 

@@ -18,6 +18,8 @@ Images are [0, 1] inside. Deviations from the publication, all by switch:
 - ``clips`` (ours): where a face has a clip, its other frames are what parts are exchanged with in
   (a), the second crop in (b), and half of the negatives in (c). A mirror image has the same angle
   to the other side: against it alone, the pose code need not hold more than the side.
+- ``agreement`` (ours): the publication says that a face and its mirror image have the same content,
+  and yet its losses let z_f differ: R may overlook that. L_agree draws the two z_f together.
 - ``norm`` and ``face_crops`` (ours): normalised convolutions, and crops that overlap, for short
   trainings, in which the published trunk and crops learn nothing. ``reconstruction`` (ours): the
   gradients of the contrasts are up to a hundred times those of L_rec, which vanish in the moments
@@ -57,6 +59,7 @@ from mien.methods.pcl.losses import (
     DynamicWeights,
     draw_mixing,
     face_contrast,
+    mirror_agreement,
     orthogonality,
     pose_contrast,
 )
@@ -84,6 +87,7 @@ class PCL(Method):
         noise: float = 0.4  # of what the decoder's step encodes, on [0, 1]
         reconstruction: float = 1.0  # ours: weight of L_rec
         orthogonality: float = 1.0  # weight of D
+        agreement: float = 0.0  # ours: weight of L_agree
         decoder: bool = True  # false: without step (a)
         epoch: int = 1000  # steps that the dynamic weight average calls an epoch
         balance: float = 2.0  # its temperature
@@ -160,10 +164,13 @@ class PCL(Method):
         generator = step_generator(next(iter(batch.values())))
         w_face, w_pose = self.dynamic.weights.clone()
         if "decoder" in batch:
-            l_rec, l_orth = self.decoder_losses(batch["decoder"], batch.get("decoder_partners"))
+            l_rec, l_orth, l_agree = self.decoder_losses(
+                batch["decoder"], batch.get("decoder_partners")
+            )
             c = self.config
-            self._update(update, c.reconstruction * l_rec + c.orthogonality * l_orth)
-            scalars |= {"rec": l_rec.item(), "orth": l_orth.item()}
+            total = c.reconstruction * l_rec + c.orthogonality * l_orth + c.agreement * l_agree
+            self._update(update, total)
+            scalars |= {"rec": l_rec.item(), "orth": l_orth.item(), "agree": l_agree.item()}
 
         l_face = self.face_loss(batch["face"], generator, batch.get("face_partners"))
         self._update(update, w_face * l_face)
@@ -183,13 +190,14 @@ class PCL(Method):
 
     def decoder_losses(
         self, images: Tensor, partners: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Step (a): L_rec and L_orth of ``images`` ``(B, 3, S, S)`` in [-1, 1].
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Step (a): L_rec, L_orth and L_agree of ``images`` ``(B, 3, S, S)`` in [-1, 1].
 
         The encoder sees noise, the targets are clean. s is an image, f its mirror image or the
         other picture of ``partners``; the rows of a tensor come in this order.
         """
-        partners = images.flip(-1) if partners is None else partners
+        mirrors = images.flip(-1)
+        partners = mirrors if partners is None else partners
         target = (torch.cat([images, partners]) + 1) / 2
         noisy = target + self.config.noise * torch.randn_like(target)
         if self.config.noise_range == "clipped":
@@ -209,7 +217,9 @@ class PCL(Method):
         official = self.config.orthogonality_form == "official"
         halves = zip(z_f.chunk(2), z_p.chunk(2), strict=True)
         l_orth = torch.stack([orthogonality(f, p, official) for f, p in halves]).sum()
-        return l_rec, l_orth
+        mirrored = (partners == mirrors).flatten(1).all(1)  # other frames have another expression
+        own_f, other_f = z_f.chunk(2)
+        return l_rec, l_orth, mirror_agreement(own_f, other_f, mirrored)
 
     def face_loss(
         self, images: Tensor, generator: torch.Generator, partners: Tensor | None = None

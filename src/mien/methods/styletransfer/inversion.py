@@ -12,14 +12,14 @@ import math
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, optim
+from torch import Tensor, nn, optim
 from tqdm import tqdm
 
 from mien.faces.face import Image
 from mien.files.errors import ConfigError
 from mien.methods.base import picture_grid
 from mien.methods.styletransfer.networks import Perceptual, distance
-from mien.nets.stylegan import Generator, Synthesis
+from mien.nets.stylegan import Generator
 
 _BETAS = (0.9, 0.999)
 _EPS = 1e-8
@@ -257,7 +257,7 @@ def tuned(
     steps: int = 100,
     learning_rate: float = 3e-4,
     enough: float = 0.01,
-) -> Synthesis:
+) -> nn.Module:
     """Return a copy of the synthesis network that draws given faces from given codes better.
 
     Pivotal tuning (Roich et al., *Pivotal Tuning for Latent-based Editing of Real Images*, ACM TOG

@@ -21,9 +21,8 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from mien.faces.face import Image
-from mien.faces.landmarks import load_landmark_net
+from mien.faces.landmarks import LANDMARKS, load_landmark_net
 from mien.files.errors import ConfigError, MissingExtraError, nearest
-from mien.files.weights import SHIPPED
 from mien.methods.styletransfer.networks import distance, style_distance
 
 if TYPE_CHECKING:
@@ -299,7 +298,7 @@ def _shape(images: Tensor) -> Tensor:
 
     They are the shipped landmark network's, whatever φ is.
     """
-    net = load_landmark_net(SHIPPED / "landmarks.safetensors")
+    net = load_landmark_net(LANDMARKS)
     side = (64, 64)
     if images.shape[-2:] != side:
         images = F.interpolate(images, side, mode="bilinear", antialias=True)

@@ -73,6 +73,7 @@ class StyleTransfer(Method):
         w_dim: int = 128  # of g
         mapping_layers: int = 4  # of g
         architecture: str = "skip"  # of g
+        clamp: float = 0.0  # of g
         width: int = 32  # channels of the first layer of E
         perceptual: str = "landmarks"  # or the path of torchvision's vgg16-*.pth
         mixing: float = 0.5  # share of generated faces whose layers have two codes
@@ -109,6 +110,7 @@ class StyleTransfer(Method):
             c.w_dim,
             c.mapping_layers,
             c.architecture,
+            c.clamp,
         ).requires_grad_(False)
         layers = self.g.num_ws
         layer_mask(c.expression_layers, layers)
