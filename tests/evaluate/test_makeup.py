@@ -195,6 +195,10 @@ def test_who_is_measured(table: Path) -> None:
     rows = held_out_photos(faces, ("test",), seen=True)
     assert set(faces.split[rows]) == {"test"}
     assert not set(faces.person[rows]) & set(faces.person[faces.split == "train"])
+    faces.dataset = np.full(len(faces), "lfw")
+    faces.kept = np.isin(np.arange(len(faces)), rows[1:])
+    assert held_out_photos(faces, ("test",), seen=True).tolist() == rows[1:].tolist()
+    faces = FaceCache(table, 112)
     x, y = draw_rows(faces, held_out_photos(faces, ("val", "test"), True), 8, 0)
     assert len(set(x.tolist())) == len(x)
     assert (faces.person[x] != faces.person[y]).all()

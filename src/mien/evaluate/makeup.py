@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from mien.data.cache import FaceCache
+from mien.data.kept import LFW
 from mien.data.makeup_artist import draw_parameters
 from mien.data.makeup_pairs import photo_rows
 from mien.data.table import Table
@@ -262,6 +263,7 @@ def held_out_photos(faces: FaceCache, splits: Sequence[str], seen: bool) -> Rows
     usable = np.isin(own, list(splits)) & (faces.makeup != 1)
     if seen:
         usable &= (faces.person < 0) | ~np.isin(faces.person, faces.person[own == "train"])
+        usable &= faces.kept | (faces.dataset != LFW)  # whatever the table calls its splits
     rows = photo_rows(faces, np.flatnonzero(usable))
     if len(rows) < 2:
         raise TableError(
