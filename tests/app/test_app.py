@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from mien.app.studio import Studio
+from mien.edit.chain import Chain, Step
 from mien.edit.photos import Editor
+from mien.faces.find import face_from_landmarks
 from mien.faces.image import encode_image, read_image
 from mien.faces.provenance import read_provenance
 from mien.files.errors import ConfigError, FaceError, ImageError
@@ -44,15 +46,49 @@ def test_tasks_are_chained_and_those_without_a_driver_left_out(studio, file) -> 
     opened = studio.open(file)
     face, strengths = opened.faces[0], {"neutralise": 1.0, "identity": 0.5}
     assert studio.apply("toy", opened, 0, strengths)[1].task == "neutralise 1"
-    assert studio.apply("toy", opened, 0, strengths, face)[1].task == "neutralise 1 + identity 0.5"
+    said = studio.apply("toy", opened, 0, strengths, opened)[1].task
+    assert said == "neutralise 1 + identity 0.5"
     assert np.array_equal(studio.apply("toy", opened, 0, {})[0], opened.image)
-    assert np.array_equal(studio.preview("toy", face, {}), face.crop)
+    assert np.array_equal(studio.preview("toy", opened, 0, {}), face.crop)
     one, both = (
-        studio.preview("toy", face, {"neutralise": 1.0}),
-        studio.preview("toy", face, strengths, face),
+        studio.preview("toy", opened, 0, {"neutralise": 1.0}),
+        studio.preview("toy", opened, 0, strengths, opened),
     )
     assert not np.array_equal(one, face.crop)
     assert not np.array_equal(one, both)
+
+
+def test_tasks_are_one_chain(studio, file, toy_method, toy_finder) -> None:
+    opened = studio.open(file)
+    steps = [
+        Step("neutralise", None, 1.0, toy_method),
+        Step("identity", opened.faces[0], 0.5, toy_method),
+    ]
+    expected = Chain(steps, finder=toy_finder(2)).apply(opened.image, opened.faces[1:])
+    strengths = {"identity": 0.5, "neutralise": 1.0}
+    assert np.array_equal(studio.apply("toy", opened, 1, strengths, opened)[0], expected)
+
+
+def test_weights_get_the_crop_that_they_want(toy_method, toy_finder, file) -> None:
+    class Wide(type(toy_method)):
+        name = "wide"
+        photo_crop = ("ffhq", 48)
+        shapes: list[tuple[int, ...]] = []  # noqa: RUF012
+
+        def to_mean_face(self, images, strength=1.0):
+            self.shapes.append(images.shape)
+            return super().to_mean_face(images, strength)
+
+    # The first weights' finder finds the faces of all.
+    studio = Studio([toy_method, Wide()], finder=toy_finder(1))
+    opened = studio.open(file)
+    image, _ = studio.apply("wide", opened, 0, {"mean-face": 1.0})
+    assert Wide.shapes == [(1, 3, 48, 48)]
+    points = opened.faces[0].landmarks
+    wide = face_from_landmarks(opened.image, points, "ffhq", 48)
+    expected = Editor(Wide(), finder=toy_finder(1)).apply("mean-face", opened.image, [wide])
+    assert np.array_equal(image, expected)
+    assert studio.preview("wide", opened, 0, {"mean-face": 1.0}).shape == (48, 48, 3)
 
 
 def test_files_are_signed(studio, file, tmp_path) -> None:
@@ -83,12 +119,12 @@ def test_sliders_answer_in_under_a_second(file) -> None:
     from importlib.resources import files
 
     studio = Studio(["facecycle"])
-    face = studio.open(str(files("mien") / "assets" / "030_smiling.jpg")).faces[0]
+    opened = studio.open(str(files("mien") / "assets" / "030_smiling.jpg"))
     strengths = dict.fromkeys(studio.tasks("facecycle"), 0.5)
     seconds = []
     for _ in range(5):  # the best: the machine may be busy with something else
         start = time.perf_counter()
-        studio.preview("facecycle", face, strengths, face)
+        studio.preview("facecycle", opened, 0, strengths, opened)
         seconds.append(time.perf_counter() - start)
     assert min(seconds) < 1
 

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from mien.data.cache import FaceCache
-from mien.data.makeup_mining import MiningSettings, mine_makeup
+from mien.data.makeup_mining import MiningSettings, mine_makeup, shows_makeup
 from mien.data.procedural import Parameters, ProceduralFaces, label
 from mien.data.table import TableWriter
 from mien.faces.image import encode_image
@@ -53,3 +54,12 @@ def test_wrong_shares_and_grey_sets_are_refused(tmp_path: Path) -> None:
         mine_makeup(tmp_path / "a", tmp_path / "b")
     with pytest.raises(ConfigError, match="shares"):
         mine_makeup(tmp_path / "a", tmp_path / "b", MiningSettings(0.7, 0.7))
+
+
+def test_one_clear_sign_is_enough_for_a_single_face() -> None:
+    bare = torch.tensor([12.0, 17.0, 16.0, 24.0, 4.0])
+    assert not shows_makeup(bare[None]).item()
+    for sign, clear in ((0, 20.0), (0, -20.0), (2, 30.0), (3, 40.0), (4, 15.0)):
+        worn = bare.clone()
+        worn[sign] = clear
+        assert shows_makeup(worn[None]).item(), sign

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mien.edit.chain import Chain, Step
 from mien.edit.photos import Editor
 from mien.edit.tasks import TASKS, task_names
-from mien.faces.align import warp_crop
 from mien.faces.face import Face, Image
-from mien.faces.find import Finder, choose
+from mien.faces.find import Finder, choose, face_from_landmarks
 from mien.faces.image import read_image
 from mien.faces.provenance import EditRecord, encode_edited
 from mien.files.errors import ConfigError, nearest
@@ -27,7 +26,7 @@ class Opened:
 
     Attributes:
         image: uint8 ``(H, W, 3)`` RGB.
-        faces: At least one.
+        faces: At least one; each weights' edits cut their own crop of it.
         data: Content of the file: its C2PA history is carried on.
     """
 
@@ -89,17 +88,15 @@ class Studio:
     def preview(
         self,
         name: str,
-        face: Face,
+        opened: Opened,
+        number: int,
         strengths: Mapping[str, float],
-        driver: Face | None = None,
+        driver: Opened | None = None,
     ) -> Image:
-        """Edit a crop alone, uint8 ``(S, S, 3)``: what sliders show at once."""
-        editor = self.editor(name)
-        for task, strength in self._wanted(name, strengths, driver):
-            drivers = [driver] if driver is not None and TASKS[task].driver else None
-            edited = editor.generate(task, [face], drivers, strength)[0].new
-            face = dataclasses.replace(face, crop=edited)
-        return face.crop
+        """Edit the crop of a face alone, uint8 ``(S, S, 3)``: what sliders show at once."""
+        face = _cut_for(self.editor(name), opened, number)
+        chain = self._chain(name, strengths, driver)
+        return face.crop if chain is None else chain.changes([face])[0].new
 
     def apply(
         self,
@@ -107,18 +104,21 @@ class Studio:
         opened: Opened,
         number: int,
         strengths: Mapping[str, float],
-        driver: Face | None = None,
+        driver: Opened | None = None,
     ) -> tuple[Image, EditRecord]:
-        """Edit the face ``number`` of a photo, one task after the other; return the record too."""
-        editor, image, face = self.editor(name), opened.image, opened.faces[number]
-        wanted = self._wanted(name, strengths, driver)
-        for task, strength in wanted:
-            crop = warp_crop(image, face.to_photo, len(face.crop))
-            now = dataclasses.replace(face, crop=crop)
-            needed = driver if TASKS[task].driver else None
-            image = editor.apply(task, image, [now], needed, strength)
+        """Edit the face ``number`` of a photo by all tasks in one chain; return the record too.
+
+        Raises:
+            FaceError: The face, or the driver's, is not fit for it.
+        """
+        editor, chain = self.editor(name), self._chain(name, strengths, driver)
+        wanted = [] if chain is None else [(s.task, s.strength) for s in chain.steps]
         said = " + ".join(f"{task} {strength:g}" for task, strength in wanted) or "nothing"
-        return image, editor.record(said, max((s for _, s in wanted), default=0.0))
+        record = editor.record(said, max((s for _, s in wanted), default=0.0))
+        if chain is None:
+            return opened.image.copy(), record
+        faces, _ = chain.fit([_cut_for(editor, opened, number)])
+        return chain.apply(opened.image, faces), record
 
     def encode(
         self,
@@ -126,14 +126,14 @@ class Studio:
         opened: Opened,
         number: int,
         strengths: Mapping[str, float],
-        driver: Face | None = None,
+        driver: Opened | None = None,
     ) -> bytes:
         """Edit as ``apply`` does; return a signed PNG file."""
         image, record = self.apply(name, opened, number, strengths, driver)
         return encode_edited(image, record, "PNG", opened.data)
 
     def compare(
-        self, opened: Opened, number: int, task: str, strength: float, driver: Face | None = None
+        self, opened: Opened, number: int, task: str, strength: float, driver: Opened | None = None
     ) -> dict[str, Image]:
         """Return the photo as every method that can do ``task`` edits it, by name of the weights.
 
@@ -148,10 +148,30 @@ class Studio:
         strengths = {task: strength}
         return {name: self.apply(name, opened, number, strengths, driver)[0] for name in able}
 
-    def _wanted(
-        self, name: str, strengths: Mapping[str, float], driver: Face | None
-    ) -> list[tuple[str, float]]:
+    def _chain(
+        self, name: str, strengths: Mapping[str, float], driver: Opened | None
+    ) -> Chain | None:
         """Return the tasks above zero that the weights can do; those without driver first."""
+        editor = self.editor(name)
         able = [t for t in self.tasks(name) if driver is not None or not TASKS[t].driver]
         able.sort(key=lambda task: TASKS[task].driver)
-        return [(task, strengths[task]) for task in able if strengths.get(task, 0) > 0]
+        steps = []
+        for task in able:
+            if strengths.get(task, 0) > 0:
+                guide = None
+                if driver is not None and TASKS[task].driver:
+                    guide = _cut_for(editor, driver, 0)
+                steps.append(Step(task, guide, strengths[task], editor))
+        return Chain(steps, finder=editor.finder) if steps else None
+
+
+def _cut_for(editor: Editor, opened: Opened, number: int) -> Face:
+    """Return a face with the crop that an editor works on, whoever found it."""
+    face = opened.faces[number]
+    crop = editor.method.photo_crop[0]
+    if face.crop_name == crop and len(face.crop) == editor.size:
+        return face
+    return face_from_landmarks(
+        opened.image, face.landmarks, crop, editor.size, face.source,
+        box=face.box, score=face.score, pose=face.pose,
+    )  # fmt: skip

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import cv2
 
-from mien.app.studio import Studio
+from mien.app.studio import Opened, Studio
 from mien.edit.tasks import TASKS
-from mien.faces.face import Face, Image
+from mien.faces.face import Image
 from mien.files.atomic import write_bytes
 from mien.files.errors import ConfigError, MienError, MissingExtraError
 
@@ -101,15 +101,15 @@ def build(studio: Studio) -> Any:
         return found, [(face.crop, str(k)) for k, face in enumerate(found.faces)], 0
 
     @said
-    def guide(file: str | None) -> Face | None:
-        return None if file is None else studio.open(file).faces[0]
+    def guide(file: str | None) -> Opened | None:
+        return None if file is None else studio.open(file)
 
     @said
     def preview(name: str, photo: Any, face: int, driver: Any, *values: float) -> Image | None:
         if photo is None:
             return None
         strengths = dict(zip(tasks, values, strict=True))
-        crop = studio.preview(name, photo.faces[int(face)], strengths, driver)
+        crop = studio.preview(name, photo, int(face), strengths, driver)
         return cast(Image, cv2.resize(crop, (_SHOWN, _SHOWN), interpolation=cv2.INTER_CUBIC))
 
     @said

@@ -60,8 +60,8 @@ def _flag(task: str) -> Any:
     return typer.Option(f"--{task}", callback=_noted, help=_said(task))
 
 
-def _driven(task: str, metavar: str = "DRIVER") -> Any:
-    help = f"{_said(task)} {metavar} is the photo of the face that says how."
+def _driven(task: str, metavar: str = "DRIVER", more: str = "") -> Any:
+    help = f"{_said(task)} {metavar} is the photo of the face that says how{more}."
     return typer.Option(f"--{task}", metavar=metavar, callback=_noted, help=help)
 
 
@@ -77,6 +77,9 @@ def _said(task: str) -> str:
         "mien edit photos/ --frontalise --face largest --out edited/",
         "mien edit me.jpg --neutralise --method all --out sheets/",
         "mien edit me.jpg --makeup look.jpg --region skin=0.3 --method FILE --out new.png",
+        "mien edit photos/ --makeup looks/ --method FILE --out edited/",
+        "mien edit me.jpg --makeup a.jpg --share 0.7 --makeup b.jpg --share 0.3 --method FILE "
+        "--out mixed.png",
     )
 )
 def edit(
@@ -89,7 +92,7 @@ def edit(
     pose: Annotated[list[Path] | None, _driven("pose")] = None,
     identity: Annotated[list[Path] | None, _driven("identity", "SOURCE")] = None,
     attributes: Annotated[list[Path] | None, _driven("attributes")] = None,
-    makeup: Annotated[list[Path] | None, _driven("makeup", "REFERENCE")] = None,
+    makeup: Annotated[list[Path] | None, _driven("makeup", "REFERENCE", ", or a folder")] = None,
     remove_makeup: Annotated[bool, _flag("remove-makeup")] = False,
     mean_face: Annotated[bool, _flag("mean-face")] = False,
     method: Annotated[
@@ -112,6 +115,13 @@ def edit(
     region: Annotated[
         list[str] | None,
         typer.Option(help="NAME=STRENGTH, for make-up: lips, eyes or skin; as often as you like."),
+    ] = None,
+    share: Annotated[
+        list[float] | None,
+        typer.Option(
+            help="How much a --makeup reference counts; one each, in their order. Without, each "
+            "face gets the reference that is turned and lit most like it."
+        ),
     ] = None,
     provenance: Annotated[
         bool,
@@ -137,10 +147,16 @@ def edit(
         print(f"mien: {OMITTED}", file=sys.stderr)
     named = None if method == "all" else method
     regions = _strengths(region or []) or None
-    steps = [
-        Step(task, driver, strength, named, regions if TASKS[task].landmarks else None)
-        for task, driver in ctx.meta.get("steps", [])
-    ]
+    looks = [driver for task, driver in ctx.meta.get("steps", []) if TASKS[task].several]
+    steps: list[Step] = []
+    for task, driver in ctx.meta.get("steps", []):
+        some = regions if TASKS[task].landmarks else None
+        if not TASKS[task].several:
+            steps.append(Step(task, driver, strength, named, some))
+        elif driver is looks[0]:  # several references are one step
+            steps.append(Step(task, looks, strength, named, some, share or None))
+    if share and not looks:
+        raise ConfigError("--share is for --makeup; leave it out.")
     if regions and not any(step.regions for step in steps):
         raise ConfigError("--region is for --makeup and --remove-makeup; leave it out.")
     common: dict[str, Any] = {
@@ -156,6 +172,8 @@ def edit(
         done = edit_photos(
             sources, steps, overwrite=overwrite, report=report, progress=True, **common
         )
+    for warning in done.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     for reason in done.skipped.values():
         print(f"skipped: {reason}", file=sys.stderr)
     for path in done.written:
@@ -181,6 +199,7 @@ def _strengths(pairs: list[str]) -> dict[str, float]:
         "mien grid residue me.jpg --weights derl --out residue.png",
         "mien grid attributes me.jpg --weights ipgan --count 8 --seed 1 --out new.png",
         "mien grid interpolation me.jpg friend.jpg --weights ipgan --out between.png",
+        "mien grid makeup photos/ --reference looks/ --weights FILE --out sheet.jpg",
     )
 )
 def grid(
@@ -188,7 +207,8 @@ def grid(
         str,
         typer.Argument(
             help="residue: where an expression shows, by layer (derl); attributes: new pictures of "
-            "a person (ipgan); interpolation: from one face's attributes to the next one's (ipgan)."
+            "a person (ipgan); interpolation: from one face's attributes to the next one's "
+            "(ipgan); makeup: every --reference on every photo (pairedcyclegan)."
         ),
     ],
     sources: Annotated[list[Path], typer.Argument(metavar="SRC...", help="Pictures or folders.")],
@@ -198,9 +218,25 @@ def grid(
     out: Annotated[Path, typer.Option("--out", "-o", help="Picture to write.")],
     count: Annotated[int, typer.Option(help="Drawn pictures of a face.")] = 6,
     seed: Annotated[int, typer.Option(help="Seed of what is drawn at random.")] = 0,
+    reference: Annotated[
+        list[Path] | None,
+        typer.Option(help="Picture or folder with make-up, for makeup; may be repeated."),
+    ] = None,
     detector: Detector = "dlib",
 ) -> None:
     """Draw what a method sees in faces or makes of them, one row a face, marked as edited."""
+    if kind == "makeup":
+        from mien.edit.makeup_sheet import write_makeup_sheet
+
+        said = write_makeup_sheet(
+            sources, reference or (), out=out, weights=weights, detector=detector
+        )
+        for warning in said:
+            print(f"warning: {warning}", file=sys.stderr)
+        print(out)
+        return
+    if reference:
+        raise ConfigError("--reference is for the grid makeup; leave it out.")
     from mien.edit.grids import write_grid as run
 
     print(run(kind, sources, out=out, weights=weights, count=count, seed=seed, detector=detector))

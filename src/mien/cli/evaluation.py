@@ -379,6 +379,54 @@ def evaluate_swaps(
 
 
 @app.command(
+    name="evaluate-makeup",
+    epilog=examples(
+        "mien prepare utkface:UTKFACE --out tables/utkface",
+        "mien evaluate-makeup pairedcyclegan tables/utkface --judge "
+        "dlib:dlib_face_recognition_resnet_model_v1.dat --out report",
+        "mien evaluate-makeup runs/whole/weights.safetensors tables/utkface --judge JUDGE "
+        "--other runs/no-ds/weights.safetensors --out report",
+    ),
+)
+def evaluate_makeup(
+    weights: WeightsFile,
+    table: Annotated[Path, typer.Argument(help="Table of photos with landmarks and a split.")],
+    judge: Annotated[str, typer.Option(help="Encoder that says whether it is still the person.")],
+    other: Annotated[
+        list[str] | None,
+        typer.Option(help="Other weights to stand beside, e.g. without D_S; may be repeated."),
+    ] = None,
+    pairs: Annotated[int, typer.Option(help="Pairs of a face and a reference.")] = 400,
+    split: Annotated[
+        list[str],
+        typer.Option(help="Split whose faces are taken: test, val, train; may be repeated."),
+    ] = ["test"],  # noqa: B006  (typer's way; never changed)
+    colours: Annotated[
+        str, typer.Option(help="Of the make-up: test (never trained on) or train.")
+    ] = "test",
+    out: Sheet = None,
+    seed: Annotated[int, typer.Option(help="Seed of pairs, paint and bootstrap.")] = 0,
+    cache: Cache = True,
+) -> None:
+    """Measure make-up put on and taken off against exact results, by skin tone too."""
+    from mien.evaluate.makeup import evaluate_makeup as run
+
+    report = run(
+        weights,
+        table,
+        judge=judge,
+        others=other or (),
+        pairs=pairs,
+        splits=split,
+        colours=colours,
+        out=out,
+        seed=seed,
+        cache=cache,
+    )
+    print(report.markdown())
+
+
+@app.command(
     name="evaluate-transfer",
     epilog=examples(
         "mien prepare lfw:LFW --out tables/lfw",

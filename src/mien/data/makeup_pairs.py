@@ -150,8 +150,7 @@ class MakeupPairSampler:
         wanted = cache.split == self.settings.split
         if self.settings.split == "train":
             wanted = (wanted | (cache.split == "")) & ~cache.kept
-        rows = np.flatnonzero(wanted & np.isfinite(cache.landmarks).all((1, 2)))
-        rows = rows[np.abs(np.nan_to_num(cache.pose[rows, 0])) < _MOST_YAW]
+        rows = _frontal(cache, np.flatnonzero(wanted))
         clips = rows[cache.clip[rows] >= 0]
         bare = {int(cache.clip[i]): int(i) for i in clips[cache.makeup[clips] == 0]}
         twins = [
@@ -159,8 +158,7 @@ class MakeupPairSampler:
             for i in clips[cache.makeup[clips] == 1]
             if int(cache.clip[i]) in bare
         ]
-        photos = rows[~np.char.startswith(cache.dataset[rows].astype(str), "ict_")]
-        photos = photos[_coloured(cache, photos)]
+        photos = photo_rows(cache, rows)
         return (
             start + photos[cache.makeup[photos] != 1],
             start + photos[cache.makeup[photos] == 1],
@@ -340,6 +338,19 @@ def makeup_warp(
     share = alpha or _ALPHA
     weight = torch.tensor([share[region] for region in REGIONS]).to(x)[None, :, None, None]
     return torch.lerp(x, warped, (masks * weight).sum(1, keepdim=True).clamp(0, 1))
+
+
+def photo_rows(cache: Any, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the rows that make-up can be put on: coloured photos, turned less than 40 degrees."""
+    rows = _frontal(cache, rows)
+    rows = rows[~np.char.startswith(cache.dataset[rows].astype(str), "ict_")]
+    return rows[_coloured(cache, rows)]
+
+
+def _frontal(cache: Any, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    known: NDArray[np.bool_] = np.isfinite(cache.landmarks[rows]).all((1, 2))
+    turned: NDArray[np.float32] = np.abs(np.nan_to_num(cache.pose[rows, 0]))
+    return rows[known & (turned < _MOST_YAW)]
 
 
 def _crop_points(points: Tensor, matrices: Tensor, size: int) -> Tensor:

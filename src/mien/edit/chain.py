@@ -22,9 +22,11 @@ from mien.edit.best import best
 from mien.edit.photos import (
     Change,
     Editor,
+    check_options,
     check_task,
     crop_points,
     crops_to_tensor,
+    one_driver,
     tensor_to_images,
 )
 from mien.edit.tasks import TASKS
@@ -46,18 +48,21 @@ class Step:
     Attributes:
         task: Name of a task (``mien.edit.tasks``).
         driver: The face that says how: a photo's path, its pixels, or a ``Face``; for the tasks
-            that need one.
+            that need one. Of make-up it may be several, or a folder: each face gets the one that
+            is turned and lit most like it.
         strength: From 0 (unchanged) to 1.
-        method: Shipped weights, a weight file, or a method in memory; None takes the best for the
-            task (``mien.edit.best``).
+        method: Shipped weights, a weight file, a method in memory, or an editor that has them
+            loaded; None takes the best for the task (``mien.edit.best``).
         regions: Strength by region of the face, for make-up.
+        shares: How much each of several references of make-up counts; their mixture is put on.
     """
 
     task: str
-    driver: str | Path | Image | Face | None = None
+    driver: str | Path | Image | Face | Sequence[str | Path | Image | Face] | None = None
     strength: float = 1.0
-    method: str | Path | Method | None = None
+    method: str | Path | Method | Editor | None = None
     regions: Mapping[str, float] | None = None
+    shares: Sequence[float] | None = None
 
 
 class Chain:
@@ -71,6 +76,9 @@ class Chain:
 
     Attributes:
         steps: The steps.
+        drivers: The face of each step's driver, the first of several; None where there is none.
+        references: All faces of each step's drivers.
+        warnings: What may go wrong with the references of make-up.
         finder: Finds faces; its crops are as large as the largest that a step works on.
         size: Side of these crops.
 
@@ -90,6 +98,7 @@ class Chain:
         driver_face: str | int = "only",
     ) -> None:
         from mien.edit.inputs import face_of
+        from mien.edit.makeup import check_shares, read_references
 
         if not steps:
             raise ConfigError("Say what to do with the faces: at least one step (--neutralise …).")
@@ -101,11 +110,14 @@ class Chain:
             key = str(weights) if isinstance(weights, (str, Path)) else str(id(weights))
             if key not in loaded:
                 # One finder serves all steps; an editor's own is never asked.
-                loaded[key] = Editor(weights, finder=finder or _no_finder())
+                loaded[key] = (
+                    weights
+                    if isinstance(weights, Editor)
+                    else Editor(weights, finder=finder or _no_finder())
+                )
             method = loaded[key].method
             task = check_task(step.task, method, step.driver is not None, step.strength)
-            if step.regions and not task.landmarks:
-                raise ConfigError(f"{step.task} has no regions; leave them out.")
+            check_options(task, step.regions, step.shares)
             self._editors.append(loaded[key])
         self.size = max(editor.size for editor in self._editors)
         crops = {editor.method.photo_crop[0] for editor in self._editors}
@@ -115,10 +127,18 @@ class Chain:
                 "be done in one call: edit twice."
             )
         self.finder = finder or Finder(detector, crops.pop(), self.size)
-        self.drivers = [
-            None if step.driver is None else face_of(step.driver, self.finder, driver_face)
-            for step in self.steps
-        ]
+        self.warnings: list[str] = []
+        self.references: list[list[Face]] = []
+        for step in self.steps:
+            task, faces = TASKS[step.task], list[Face]()
+            if step.driver is not None and task.several:
+                faces, said = read_references(step.driver, self.finder, driver_face, step.regions)
+                check_shares(step.shares, len(faces))
+                self.warnings += said
+            elif step.driver is not None:
+                faces = [face_of(one_driver(task, step.driver), self.finder, driver_face)]
+            self.references.append(faces)
+        self.drivers = [faces[0] if faces else None for faces in self.references]
 
     @property
     def name(self) -> str:
@@ -157,6 +177,23 @@ class Chain:
                 pitch += step.strength * (driver.pose[1] - pitch)
         return yaw, pitch, roll
 
+    def fit(self, faces: Sequence[Face]) -> tuple[list[Face], list[str]]:
+        """Return those of a photo's faces that are fit for the steps, and warnings.
+
+        Only make-up asks for something: ``mien.edit.makeup.fit_faces``.
+
+        Raises:
+            FaceError: None is fit.
+        """
+        from mien.edit.makeup import fit_faces
+
+        fit, warnings = list(faces), []
+        for step in self.steps:
+            if TASKS[step.task].landmarks and step.strength:
+                fit, said = fit_faces(fit, step.regions)
+                warnings += said
+        return fit, list(dict.fromkeys(warnings))
+
     def changes(self, faces: Sequence[Face], batch_size: int = _BATCH) -> list[Change]:
         """Edit faces, of however many photos, in batches.
 
@@ -178,9 +215,11 @@ class Chain:
 
     @torch.inference_mode()
     def _batch(self, faces: Sequence[Face]) -> list[Change]:
+        from mien.edit.makeup import nearest_reference
+
         first = crops_to_tensor([face.crop for face in faces], self.size)
         images, flow = first, None
-        for step, editor, driver in zip(self.steps, self._editors, self.drivers, strict=True):
+        for step, editor, given in zip(self.steps, self._editors, self.references, strict=True):
             if step.strength == 0:
                 continue
             inputs = [_resized(images, editor.size)]
@@ -188,11 +227,15 @@ class Chain:
             task = TASKS[step.task]
             if task.landmarks:
                 options = {"landmarks": crop_points(faces, editor.size), "regions": step.regions}
-            if driver is not None:
-                one = crops_to_tensor([driver.crop], editor.size)
-                inputs.append(one.expand(len(faces), -1, -1, -1).contiguous())
+            if given:
+                drivers = given
+                if step.shares is None:
+                    drivers = [nearest_reference(face, given) for face in faces]
+                else:
+                    options["shares"] = torch.tensor(list(step.shares), dtype=torch.float32)
+                inputs.append(crops_to_tensor([each.crop for each in drivers], editor.size))
                 if task.landmarks:
-                    options["driver_landmarks"] = crop_points([driver] * len(faces), editor.size)
+                    options["driver_landmarks"] = crop_points(drivers, editor.size)
             function = getattr(editor.method, task.function)
             edit: Edit = function(*inputs, strength=step.strength, **options)
             images = edit.images.float()

@@ -39,11 +39,13 @@ class Done:
         written: Files that were written.
         finished: Files that an earlier run with the same settings had written.
         skipped: Photo → why it was not edited.
+        warnings: What may have gone wrong with make-up (``mien.edit.makeup``).
     """
 
     written: list[Path] = field(default_factory=list)
     finished: list[Path] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +104,7 @@ def edit_photos(
     chain = Chain(steps, detector, finder, driver_face)
     files = _files(photos)
     targets = name_targets(files, Path(out), chain.name)
-    done = Done()
+    done = Done(warnings=list(chain.warnings))
     work = list(zip(files, targets, strict=True))
     if Path(out).suffix.lower() not in IMAGE_SUFFIXES:
         since = _since(Path(out), chain.name, _fingerprint(chain, face, detector), overwrite)
@@ -111,7 +113,7 @@ def edit_photos(
     with tqdm(total=len(work), unit="img", desc="edit", disable=not progress) as bar:
         for start in range(0, len(work), _PHOTOS):
             part = work[start : start + _PHOTOS]
-            found = _find(part, chain.finder, face, done.skipped)
+            found = _fit(_find(part, chain.finder, face, done.skipped), chain, done)
             flat = iter(chain.changes([f for each in found for f in each.faces], batch_size))
             for each in found:
                 changes = [next(flat) for _ in each.faces]
@@ -178,13 +180,13 @@ def compare(
     ]
     finder = max(chains, key=lambda c: c.size).finder
     files = _files(photos)
-    done = Done()
+    done = Done(warnings=list(chains[0].warnings))
     work = list(
         zip(files, name_targets(files, Path(out), f"{chains[0].name}-compared"), strict=True)
     )
     with tqdm(total=len(work), unit="img", desc="compare", disable=not progress) as bar:
         for one in work:
-            for each in _find([one], finder, face, done.skipped):
+            for each in _fit(_find([one], finder, face, done.skipped), chains[0], done):
                 rows = [_row(each, f, chains) for f in each.faces]
                 record = _record_of([c.record for c in chains])
                 _write(
@@ -265,6 +267,20 @@ def _find(
     return found
 
 
+def _fit(found: Sequence[_Found], chain: Chain, done: Done) -> list[_Found]:
+    """Return the photos with the faces that are fit for the steps."""
+    kept = []
+    for each in found:
+        try:
+            faces, warnings = chain.fit(each.faces)
+        except FaceError as error:
+            done.skipped[str(each.file)] = str(error)
+            continue
+        kept.append(dataclasses.replace(each, faces=faces))
+        done.warnings.extend(warnings)
+    return kept
+
+
 def _check_some(done: Done, count: int) -> None:
     if not done.written and not done.finished:
         reason = next(iter(done.skipped.values()))
@@ -278,11 +294,14 @@ def _files(photos: str | Path | Iterable[str | Path]) -> list[Path]:
 def _fingerprint(chain: Chain, face: str | int, detector: str) -> str:
     """Return a hash of all that decides what a photo becomes."""
     digest = hashlib.sha256()
-    steps = [(s.task, s.strength, dict(s.regions or {})) for s in chain.steps]
+    steps = [
+        (s.task, s.strength, dict(s.regions or {}), [] if s.shares is None else list(s.shares))
+        for s in chain.steps
+    ]
     digest.update(json.dumps([steps, str(face), detector, chain.record.version]).encode())
     digest.update(f"{chain.record.weights} {chain.record.weights_sha256}".encode())
-    for driver in chain.drivers:
-        digest.update(b"-" if driver is None else driver.crop.tobytes())
+    for drivers in chain.references:
+        digest.update(b"-" if not drivers else b"".join(d.crop.tobytes() for d in drivers))
     return digest.hexdigest()
 
 

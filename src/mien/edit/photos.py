@@ -45,6 +45,7 @@ class Edited:
         record: What was done.
         source: Path of the photo; empty for a picture in memory.
         path: Where it was written; None if it was not.
+        warnings: What may have gone wrong with make-up (``mien.edit.makeup``).
     """
 
     image: Image
@@ -53,6 +54,7 @@ class Edited:
     record: EditRecord
     source: str = ""
     path: Path | None = None
+    warnings: tuple[str, ...] = ()
 
 
 class Editor:
@@ -104,9 +106,10 @@ class Editor:
         task: str,
         photo: Image,
         faces: Sequence[Face],
-        driver: Face | None = None,
+        driver: Face | Sequence[Face] | None = None,
         strength: float = 1.0,
         regions: Mapping[str, float] | None = None,
+        shares: Sequence[float] | None = None,
     ) -> Image:
         """Edit faces of a photo.
 
@@ -114,9 +117,11 @@ class Editor:
             task: Name of a task (``mien.edit.tasks``).
             photo: uint8 ``(H, W, 3)`` RGB.
             faces: Of this photo, as ``find`` returns them.
-            driver: The face that says how, for tasks that need one.
+            driver: The face that says how, for tasks that need one; of several references of
+                make-up each face gets the one that is turned and lit most like it.
             strength: From 0 (the photo unchanged, bit for bit) to 1.
             regions: Strength by region of the face, for make-up.
+            shares: How much each of several references counts; their mixture is put on.
 
         Returns:
             The edited photo, a new array.
@@ -130,8 +135,12 @@ class Editor:
         image = photo.copy()
         if strength == 0 or not faces:
             return image
-        drivers = None if driver is None else [driver] * len(faces)
-        changes = self.generate(task, faces, drivers, strength, regions)
+        drivers = None if driver is None else [driver] if isinstance(driver, Face) else list(driver)
+        if drivers is not None and shares is None:
+            from mien.edit.makeup import nearest_reference
+
+            drivers = [nearest_reference(face, drivers) for face in faces]
+        changes = self.generate(task, faces, drivers, strength, regions, shares)
         for face, change in zip(faces, changes, strict=True):
             image = change.carry(image, face)
         return image
@@ -144,22 +153,23 @@ class Editor:
         drivers: Sequence[Face] | None = None,
         strength: float = 1.0,
         regions: Mapping[str, float] | None = None,
+        shares: Sequence[float] | None = None,
     ) -> list[Change]:
         """Edit the crops of faces in one batch.
 
         Args:
             task: Name of a task.
             faces: What is edited.
-            drivers: One a face, for tasks that need them.
+            drivers: One a face, for tasks that need them; with ``shares`` any number.
             strength: From 0 to 1.
             regions: Strength by region of the face, for make-up.
+            shares: How much each driver counts; all faces get their mixture.
 
         Raises:
             ConfigError: As for ``apply``.
         """
         found = check_task(task, self.method, drivers is not None, strength)
-        if regions and not found.landmarks:
-            raise ConfigError(f"{task} has no regions; leave them out.")
+        check_options(found, regions, shares)
         images = crops_to_tensor([face.crop for face in faces], self.size)
         inputs = [images]
         options: dict[str, Any] = {}
@@ -169,6 +179,8 @@ class Editor:
             options = {"landmarks": crop_points(faces, self.size), "regions": regions}
             if drivers is not None:
                 options["driver_landmarks"] = crop_points(drivers, self.size)
+            if shares is not None:
+                options["shares"] = torch.tensor(list(shares), dtype=torch.float32)
         edit = getattr(self.method, found.function)(*inputs, strength=strength, **options)
         flows: list[Array | None] = [None] * len(images)
         if edit.flow is not None:
@@ -232,7 +244,7 @@ def _face_and_rim(face: Face) -> Array:
 def edit(
     task: str,
     photos: Photo | Iterable[Photo],
-    driver: Photo | None = None,
+    driver: Photo | Sequence[Photo] | None = None,
     *,
     out: str | Path | None = None,
     strength: float = 1.0,
@@ -242,6 +254,7 @@ def edit(
     detector: str = "dlib",
     finder: Finder | None = None,
     regions: Mapping[str, float] | None = None,
+    shares: Sequence[float] | None = None,
     provenance: bool = True,
 ) -> list[Edited]:
     """Edit whole photos.
@@ -251,7 +264,9 @@ def edit(
             ``attributes``, ``mean-face``, ``makeup`` or ``remove-makeup``, as the weights can
             (``mien.edit.tasks``).
         photos: One or more of: path of a picture, folder of pictures, uint8 ``(H, W, 3)`` RGB.
-        driver: The photo whose expression, pose or identity is put on, for the tasks that need it.
+        driver: The photo whose expression, pose, identity or make-up is put on, for the tasks that
+            need it. Of make-up it may be several photos, or a folder: each face gets the one that
+            is turned and lit most like it.
         out: File (``.png``, ``.jpg``, ``.webp``) for one photo, else a folder. Every file says that
             it was edited (``mien.faces.provenance``). None writes nothing.
         strength: From 0 (unchanged) to 1.
@@ -262,13 +277,14 @@ def edit(
         detector: Face detector; ``crop`` for pictures that are face crops already.
         finder: Replaces the finder that ``detector`` names.
         regions: Strength by region (``lips``, ``eyes``, ``skin``), for make-up.
+        shares: How much each of several references of make-up counts; their mixture is put on.
         provenance: Sign what is written; False leaves no mark that it was edited.
 
     Returns:
         One edited photo each.
 
     Raises:
-        FaceError: No face, or several and none chosen.
+        FaceError: No face, several and none chosen, or one that is turned too far for make-up.
         ImageError: A photo cannot be read.
         ConfigError: Unknown task, no driver, or a strength out of range.
         WeightsError: No such weights, or a damaged file.
@@ -288,6 +304,7 @@ def edit(
             detector=detector,
             finder=finder,
             regions=regions,
+            shares=shares,
             provenance=provenance,
         )
     )
@@ -296,7 +313,7 @@ def edit(
 def edit_each(
     task: str,
     photos: Photo | Iterable[Photo],
-    driver: Photo | None = None,
+    driver: Photo | Sequence[Photo] | None = None,
     *,
     out: str | Path | None = None,
     strength: float = 1.0,
@@ -306,16 +323,24 @@ def edit_each(
     detector: str = "dlib",
     finder: Finder | None = None,
     regions: Mapping[str, float] | None = None,
+    shares: Sequence[float] | None = None,
     provenance: bool = True,
 ) -> Iterator[Edited]:
     """Edit whole photos as ``edit`` does, one at a time, so that memory does not grow."""
+    from mien.edit.inputs import face_of
+    from mien.edit.makeup import check_shares, fit_faces, read_references
+
     editor = Editor(weights, detector, finder)
-    check_task(task, editor.method, driver is not None, strength)
+    found = check_task(task, editor.method, driver is not None, strength)
+    check_options(found, regions, shares)
     sources = _sources(photos)
-    guide = None
-    if driver is not None:
-        name, picture, _ = _read(driver)
-        guide = choose(editor.find(picture, name), driver_face, name or "The driver", picture.shape)
+    guides: list[Face] | None = None
+    notes: list[str] = []
+    if driver is not None and found.several:
+        guides, notes = read_references(driver, editor.finder, driver_face, regions)
+        check_shares(shares, len(guides))
+    elif driver is not None:
+        guides = [face_of(one_driver(found, driver), editor.finder, driver_face)]
     names = [None] * len(sources) if out is None else targets(sources, Path(out), task)
     record = editor.record(task, strength)
     failed: list[MienError] = []
@@ -326,7 +351,11 @@ def edit_each(
             chosen = (
                 faces if face == "all" and faces else [choose(faces, face, name, picture.shape)]
             )
-            image = editor.apply(task, picture, chosen, guide, strength, regions)
+            said = list(notes)
+            if found.landmarks and strength:
+                chosen, more = fit_faces(chosen, regions)
+                said += more
+            image = editor.apply(task, picture, chosen, guides, strength, regions, shares)
             if target is not None and provenance:
                 write_edited(target, image, record, data)
             elif target is not None:
@@ -336,7 +365,7 @@ def edit_each(
                 raise
             failed.append(error)
             continue
-        yield Edited(image, picture, chosen, record, name, target)
+        yield Edited(image, picture, chosen, record, name, target, tuple(said))
     if failed:
         raise type(failed[0])(
             f"{len(failed)} of {len(sources)} photos were not edited (the others are in {out}); "
@@ -359,6 +388,29 @@ def check_task(name: str, method: Method, driver: bool, strength: float) -> Task
     if not 0 <= strength <= 1:
         raise ConfigError(f"strength goes from 0 (unchanged) to 1, not {strength}.")
     return task
+
+
+def check_options(
+    task: Task, regions: Mapping[str, float] | None, shares: Sequence[float] | None
+) -> None:
+    """Raise ConfigError for regions or shares of a task that has none."""
+    if regions and not task.landmarks:
+        raise ConfigError(f"{task.name} has no regions; leave them out.")
+    if shares is not None and not task.several:
+        raise ConfigError(f"{task.name} takes one driver; leave the shares out.")
+
+
+def one_driver(task: Task, driver: Any) -> Any:
+    """Return the driver of a task that takes only one.
+
+    Raises:
+        ConfigError: Several are given.
+    """
+    if isinstance(driver, (list, tuple)):
+        if len(driver) != 1:
+            raise ConfigError(f"{task.name} takes one driver, not {len(driver)}.")
+        return driver[0]
+    return driver
 
 
 def _sources(photos: Photo | Iterable[Photo]) -> list[Path | Image]:

@@ -22,6 +22,8 @@ class Task:
         summary: What happens to the face, in plain words.
         landmarks: Whether the function takes landmarks, ``landmarks`` and with a driver
             ``driver_landmarks``.
+        several: Whether several drivers may be given: one is chosen for each face, or they are
+            mixed.
     """
 
     name: str
@@ -29,6 +31,7 @@ class Task:
     driver: bool
     summary: str
     landmarks: bool = False
+    several: bool = False
 
 
 TASKS = {
@@ -45,7 +48,7 @@ TASKS = {
             "draw the face with the driver's pose, expression, light and background",
         ),
         Task("identity", "swap_identity", True, "put on the driver's identity"),
-        Task("makeup", "apply_makeup", True, "put on the driver's make-up", True),
+        Task("makeup", "apply_makeup", True, "put on the driver's make-up", True, True),
         Task("remove-makeup", "remove_makeup", False, "take make-up off", True),
         Task("mean-face", "to_mean_face", False, "take the identity out"),
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from mien import weights as shelf
+from mien.edit.makeup import concerns
 from mien.edit.photos import Change, Editor, check_task
 from mien.edit.tasks import TASKS, task_names
 from mien.faces.face import Array, Face, Image
@@ -199,6 +200,8 @@ class Service:
     def _edit(self, editor: Editor, works: Sequence[_Work]) -> None:
         """Generate each group of equal task and strength in one batch, then paste and sign."""
         groups: dict[tuple[str, float], list[_Work]] = {}
+        self._each([w for w in works if TASKS[w.job.task].landmarks], _check_fit)
+        works = [w for w in works if w.result is None]
         for work in works:
             groups.setdefault((work.job.task, work.job.strength), []).append(work)
         for (task, strength), group in groups.items():
@@ -227,6 +230,13 @@ class Service:
             work.result = encode_edited(image, record, job.format, job.photos[0])
 
         self._each(works, finish)
+
+
+def _check_fit(work: _Work) -> None:
+    """Raise FaceError for a face or a reference that is not fit for make-up."""
+    for k, photo in enumerate(work.chosen):
+        for _, face in photo:
+            concerns(face, reference=k == 1)
 
 
 def _chosen(faces: list[Face], which: str, image: Image) -> list[tuple[int, Face]]:
