@@ -421,6 +421,20 @@ def test_agreement_alone_makes_the_face_aware_codes_of_mirror_images_alike():
     assert seen[-1] < 0.7 * seen[0]
 
 
+def test_a_symmetric_face_aware_code_is_that_of_the_mirror_image():
+    x = images(3)
+    plain, method = small().eval(), small(symmetric=True).eval()
+    codes, mirrored = method.encode(x), method.encode(x.flip(-1))
+    torch.testing.assert_close(codes["identity"], mirrored["identity"])
+    assert not torch.allclose(codes["pose"], mirrored["pose"], atol=1e-3)
+    own = plain.encode(x)
+    assert not torch.allclose(own["identity"], plain.encode(x.flip(-1))["identity"], atol=1e-3)
+    torch.testing.assert_close(codes["pose"], own["pose"])
+    torch.testing.assert_close(codes["trunk"], own["trunk"])
+    turned = method.transfer_pose(x, x.flip(-1)).images
+    assert turned.shape == x.shape
+
+
 @pytest.mark.parametrize("noise_range", ["clipped", "official"])
 def test_the_encoder_sees_noise_and_the_target_does_not(noise_range, monkeypatch):
     method = small(noise_range=noise_range, noise=0.4)

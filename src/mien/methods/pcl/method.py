@@ -20,6 +20,8 @@ Images are [0, 1] inside. Deviations from the publication, all by switch:
   to the other side: against it alone, the pose code need not hold more than the side.
 - ``agreement`` (ours): the publication says that a face and its mirror image have the same content,
   and yet its losses let z_f differ: R may overlook that. L_agree draws the two z_f together.
+  ``symmetric`` (ours): the face-aware code is the mean of z_f over image and mirror image, so that
+  which side a head is turned to cannot be in it. A linear probe finds the least rest of it.
 - ``norm`` and ``face_crops`` (ours): normalised convolutions, and crops that overlap, for short
   trainings, in which the published trunk and crops learn nothing. ``reconstruction`` (ours): the
   gradients of the contrasts are up to a hundred times those of L_rec, which vanish in the moments
@@ -88,6 +90,7 @@ class PCL(Method):
         reconstruction: float = 1.0  # ours: weight of L_rec
         orthogonality: float = 1.0  # weight of D
         agreement: float = 0.0  # ours: weight of L_agree
+        symmetric: bool = False  # ours: codes and edits take z_f of image and mirror image
         decoder: bool = True  # false: without step (a)
         epoch: int = 1000  # steps that the dynamic weight average calls an epoch
         balance: float = 2.0  # its temperature
@@ -290,7 +293,7 @@ class PCL(Method):
         self.eval()
         if self.config.decoder:
             x = batch["decoder"][:16]
-            _, z_f, z_p = self.backbone((x + 1) / 2)
+            _, z_f, z_p = self._codes((x + 1) / 2)
             mirrored = self.backbone.pose_code((x.flip(-1) + 1) / 2)
             poses = (z_p, mirrored, z_p.roll(1, 0))
             rows = [x, *(self._draw(z_f, p) * 2 - 1 for p in poses)]
@@ -312,7 +315,7 @@ class PCL(Method):
         Args:
             images: ``(B, 3, H, W)`` in [-1, 1]; resized to ``size``.
         """
-        t, z_f, z_p = self.backbone(self._start(images))
+        t, z_f, z_p = self._codes(self._start(images))
         return {"identity": z_f, "pose": z_p, "trunk": t}
 
     def features(self, images: Tensor, code: str = "trunk", stage: int = 0) -> Tensor:
@@ -340,10 +343,17 @@ class PCL(Method):
         if not self.config.decoder:
             raise WeightsError("These weights were trained without a decoder: they draw nothing.")
         x = self._start(images)
-        _, z_f, own = self.backbone(x)
+        _, z_f, own = self._codes(x)
         driver = self.backbone.pose_code(self._start(drivers))
         drawn = self._draw(z_f, torch.lerp(own, driver.expand_as(own), strength))
         return Edit((torch.lerp(x, drawn, strength) * 2 - 1).clamp(-1, 1))
+
+    def _codes(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return t, the face-aware code and z_p of ``x`` ``(B, 3, S, S)`` in [0, 1]."""
+        t, z_f, z_p = self.backbone(x)
+        if self.config.symmetric:
+            z_f = (z_f + self.backbone.face_code(x.flip(-1))) / 2
+        return t, z_f, z_p
 
     def _start(self, images: Tensor) -> Tensor:
         size = (self.config.size, self.config.size)
