@@ -17,12 +17,13 @@ ASSETS = Path(mien.__file__).parent / "assets"
 
 
 def main() -> None:
-    """Upload a photo and a driver, move sliders, edit, compare; write app.jpg, app-compare.jpg."""
+    """Upload a photo and a driver, move sliders, edit, compare; write ``app*.jpg``."""
     from playwright.sync_api import sync_playwright
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--chromium", default=shutil.which("chromium"))
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
+    parser.add_argument("--table", help="table whose faces may be shown; no map without one")
     options = parser.parse_args()
     page_of = build(Studio(["facecycle", "derl"]))
     url = launch(page_of, prevent_thread_lock=True)
@@ -43,6 +44,17 @@ def main() -> None:
         page.get_by_role("button", name="Compare", exact=True).click()
         page.wait_for_timeout(6000)
         page.screenshot(path=options.out / "app-compare.jpg", full_page=True, quality=85)
+        page.get_by_role("tab", name="Report card").click()
+        page.get_by_role("button", name="Measure what the edit did").click()
+        page.wait_for_timeout(8000)
+        page.screenshot(path=options.out / "app-report.jpg", full_page=True, quality=85)
+        if options.table:
+            page.get_by_role("tab", name="Explore a table").click()
+            page.get_by_label("Folder of a table of faces").first.fill(options.table)
+            page.get_by_role("button", name="Draw the map").click()
+            page.locator(".mien-map circle").first.wait_for(timeout=120_000)
+            page.locator(".mien-map circle").nth(7).hover(force=True)
+            page.screenshot(path=options.out / "app-explore.jpg", full_page=True, quality=85)
         browser.close()
     page_of.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 
 import numpy as np
@@ -37,18 +38,19 @@ def test_one_task_is_what_the_editor_does(studio, file, toy_method, toy_finder) 
     opened = studio.open(file)
     editor = Editor(toy_method, finder=toy_finder(2))
     expected = editor.apply("neutralise", opened.image, opened.faces[1:], strength=0.5)
-    image, record = studio.apply("toy", opened, 1, {"neutralise": 0.5})
-    assert np.array_equal(image, expected)
+    made = studio.apply("toy", opened, 1, {"neutralise": 0.5})
+    record = made.record
+    assert np.array_equal(made.image, expected)
     assert (record.task, record.strength, record.method) == ("neutralise 0.5", 0.5, "toy")
 
 
 def test_tasks_are_chained_and_those_without_a_driver_left_out(studio, file) -> None:
     opened = studio.open(file)
     face, strengths = opened.faces[0], {"neutralise": 1.0, "identity": 0.5}
-    assert studio.apply("toy", opened, 0, strengths)[1].task == "neutralise 1"
-    said = studio.apply("toy", opened, 0, strengths, opened)[1].task
+    assert studio.apply("toy", opened, 0, strengths).record.task == "neutralise 1"
+    said = studio.apply("toy", opened, 0, strengths, opened).record.task
     assert said == "neutralise 1 + identity 0.5"
-    assert np.array_equal(studio.apply("toy", opened, 0, {})[0], opened.image)
+    assert np.array_equal(studio.apply("toy", opened, 0, {}).image, opened.image)
     assert np.array_equal(studio.preview("toy", opened, 0, {}), face.crop)
     one, both = (
         studio.preview("toy", opened, 0, {"neutralise": 1.0}),
@@ -66,7 +68,7 @@ def test_tasks_are_one_chain(studio, file, toy_method, toy_finder) -> None:
     ]
     expected = Chain(steps, finder=toy_finder(2)).apply(opened.image, opened.faces[1:])
     strengths = {"identity": 0.5, "neutralise": 1.0}
-    assert np.array_equal(studio.apply("toy", opened, 1, strengths, opened)[0], expected)
+    assert np.array_equal(studio.apply("toy", opened, 1, strengths, opened).image, expected)
 
 
 def test_weights_get_the_crop_that_they_want(toy_method, toy_finder, file) -> None:
@@ -82,7 +84,7 @@ def test_weights_get_the_crop_that_they_want(toy_method, toy_finder, file) -> No
     # The first weights' finder finds the faces of all.
     studio = Studio([toy_method, Wide()], finder=toy_finder(1))
     opened = studio.open(file)
-    image, _ = studio.apply("wide", opened, 0, {"mean-face": 1.0})
+    image = studio.apply("wide", opened, 0, {"mean-face": 1.0}).image
     assert Wide.shapes == [(1, 3, 48, 48)]
     points = opened.faces[0].landmarks
     wide = face_from_landmarks(opened.image, points, "ffhq", 48)
@@ -92,8 +94,9 @@ def test_weights_get_the_crop_that_they_want(toy_method, toy_finder, file) -> No
 
 
 def test_files_are_signed(studio, file, tmp_path) -> None:
-    data = studio.encode("toy", studio.open(file), 0, {"neutralise": 1.0})
-    (tmp_path / "edited.png").write_bytes(data)
+    opened = studio.open(file)
+    made = studio.apply("toy", opened, 0, {"neutralise": 1.0})
+    (tmp_path / "edited.png").write_bytes(studio.encode(opened, made))
     found = read_provenance(tmp_path / "edited.png")
     assert found is not None
     assert found.state == "valid"
@@ -149,9 +152,38 @@ def test_page(studio, file, tmp_path, monkeypatch) -> None:
         assert found is not None
         assert (found.record.task, found.state) == ("neutralise 1", "valid")
         assert "Edited with mien" in said
+        with pytest.raises(Exception, match="no residue maps"):
+            client.predict("toy", 0, api_name="/residue")
         assert not np.array_equal(read_image(edited), read_image(file))
         studio.editors["toy"].finder.count = 0
         with pytest.raises(Exception, match="no face"):
             client.predict(handle_file(file), api_name="/open")
     finally:
         page.close()
+        gc.collect()  # Gradio's loops and sockets end here, not in the next test
+
+
+def test_report_names_what_was_measured(studio, file) -> None:
+    opened = studio.open(file)
+    with pytest.raises(ConfigError, match="Nothing was edited"):
+        studio.report(opened, studio.apply("toy", opened, 0, {}))
+    made = studio.apply("toy", opened, 0, {"neutralise": 1.0})
+    sheet, rows = studio.report(opened, made)
+    assert sheet.ndim == 3
+    assert [name for name, _, _ in rows] == [
+        "identity", "expression change", "pose error", "outside", "sharpness",
+    ]  # fmt: skip
+    assert {mark for name, _, mark in rows if name in ("outside", "sharpness")} <= {"pass", "warn"}
+    assert rows[3][1] == "0 grey levels"
+
+
+def test_residue_maps_are_the_method_s() -> None:
+    from importlib.resources import files
+
+    studio = Studio(["derl", "facecycle"])
+    opened = studio.open(str(files("mien") / "assets" / "030_smiling.jpg"))
+    pictures = studio.residue("derl", opened, 0)
+    assert len(pictures) == 6
+    assert not np.array_equal(pictures[0], pictures[1])
+    with pytest.raises(ConfigError, match="these have: derl"):
+        studio.residue("facecycle", opened, 0)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mien.edit.chain import Chain, Step
-from mien.edit.photos import Editor
+from mien.edit.chain import Chain, Step, carry
+from mien.edit.grids import draw_grid, grid_names
+from mien.edit.photos import Change, Editor
 from mien.edit.tasks import TASKS, task_names
 from mien.faces.face import Face, Image
 from mien.faces.find import Finder, choose, face_from_landmarks
@@ -33,6 +34,27 @@ class Opened:
     image: Image
     faces: list[Face]
     data: bytes
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """An edited photo.
+
+    Attributes:
+        image: uint8 ``(H, W, 3)`` RGB, the photo after the edit.
+        record: What the file will say about it.
+        faces: The face that was edited; none if no slider was above zero.
+        changes: What was done to it.
+        wanted: Yaw, pitch, roll in degrees that the edit aimed at; None: as before.
+        warnings: What was only guessed, in sentences.
+    """
+
+    image: Image
+    record: EditRecord
+    faces: list[Face] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
+    wanted: tuple[float, float, float] | None = None
+    warnings: list[str] = field(default_factory=list)
 
 
 class Studio:
@@ -105,8 +127,8 @@ class Studio:
         number: int,
         strengths: Mapping[str, float],
         driver: Opened | None = None,
-    ) -> tuple[Image, EditRecord]:
-        """Edit the face ``number`` of a photo by all tasks in one chain; return the record too.
+    ) -> Made:
+        """Edit the face ``number`` of a photo by all tasks in one chain.
 
         Raises:
             FaceError: The face, or the driver's, is not fit for it.
@@ -116,21 +138,55 @@ class Studio:
         said = " + ".join(f"{task} {strength:g}" for task, strength in wanted) or "nothing"
         record = editor.record(said, max((s for _, s in wanted), default=0.0))
         if chain is None:
-            return opened.image.copy(), record
-        faces, _ = chain.fit([_cut_for(editor, opened, number)])
-        return chain.apply(opened.image, faces), record
+            return Made(opened.image.copy(), record)
+        faces, warnings = chain.fit([_cut_for(editor, opened, number)])
+        changes = chain.changes(faces)
+        image = carry(opened.image, faces, changes)
+        aim = chain.wanted_pose(faces[0])
+        return Made(image, record, faces, changes, aim, [*chain.warnings, *warnings])
 
-    def encode(
-        self,
-        name: str,
-        opened: Opened,
-        number: int,
-        strengths: Mapping[str, float],
-        driver: Opened | None = None,
-    ) -> bytes:
-        """Edit as ``apply`` does; return a signed PNG file."""
-        image, record = self.apply(name, opened, number, strengths, driver)
-        return encode_edited(image, record, "PNG", opened.data)
+    def encode(self, opened: Opened, made: Made) -> bytes:
+        """Return an edited photo as a signed PNG file."""
+        return encode_edited(made.image, made.record, "PNG", opened.data)
+
+    def report(self, opened: Opened, made: Made) -> tuple[Image, list[tuple[str, str, str]]]:
+        """Return the sheet of an edit and its measures: name, value, mark (or nothing).
+
+        Raises:
+            ConfigError: Nothing was edited.
+        """
+        from mien.edit.report_card import report_card, report_sheet
+
+        if not made.faces:
+            raise ConfigError("Nothing was edited: move a slider first.")
+        card = report_card(
+            opened.image, made.image, made.faces[0], made.record.weights, made.wanted
+        )
+        rows = [
+            ("identity", f"{card.identity:.3f} (cosine by {card.judge})"),
+            ("expression_change", f"{card.expression_change:.2f} % of the eye distance"),
+            ("pose_error", f"{card.pose_error:.1f}°"),
+            ("outside", f"{card.outside:.0f} grey levels"),
+            ("sharpness", f"{card.sharpness:.2f} of the photo's"),
+        ]
+        sheet = report_sheet(opened.image, made.image, made.faces, made.changes)
+        return sheet, [
+            (what.replace("_", " "), how, card.marks.get(what, "")) for what, how in rows
+        ]
+
+    def residue(self, name: str, opened: Opened, number: int) -> list[Image]:
+        """Return the face, its neutral face and where the network's layers tell them apart.
+
+        Raises:
+            ConfigError: The weights have no such maps.
+        """
+        editor = self.editor(name)
+        if "residue" not in grid_names(editor.method):
+            can = [n for n, e in self.editors.items() if "residue" in grid_names(e.method)]
+            raise ConfigError(
+                f"{name} has no residue maps; these have: {', '.join(can) or 'none'}."
+            )
+        return draw_grid("residue", editor.method, [_cut_for(editor, opened, number).crop])[0]
 
     def compare(
         self, opened: Opened, number: int, task: str, strength: float, driver: Opened | None = None
@@ -146,7 +202,7 @@ class Studio:
         if not able:
             raise ConfigError(f"None of the weights can do {task!r}.")
         strengths = {task: strength}
-        return {name: self.apply(name, opened, number, strengths, driver)[0] for name in able}
+        return {name: self.apply(name, opened, number, strengths, driver).image for name in able}
 
     def _chain(
         self, name: str, strengths: Mapping[str, float], driver: Opened | None

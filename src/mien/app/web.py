@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import cv2
 
-from mien.app.studio import Opened, Studio
+from mien.app.studio import Made, Opened, Studio
 from mien.edit.tasks import TASKS
 from mien.faces.face import Image
 from mien.files.atomic import write_bytes
@@ -96,9 +96,9 @@ def build(studio: Studio) -> Any:
     @said
     def opened(file: str | None) -> tuple[Any, ...]:
         if file is None:
-            return None, [], 0
+            return None, [], 0, None
         found = studio.open(file)
-        return found, [(face.crop, str(k)) for k, face in enumerate(found.faces)], 0
+        return found, [(face.crop, str(k)) for k, face in enumerate(found.faces)], 0, None
 
     @said
     def guide(file: str | None) -> Opened | None:
@@ -115,16 +115,38 @@ def build(studio: Studio) -> Any:
     @said
     def edited(
         name: str, photo: Any, face: int, driver: Any, *values: float
-    ) -> tuple[str, str, str]:
+    ) -> tuple[str, str, str, Made]:
         if photo is None:
             raise ConfigError("Upload a photo first.")
         strengths = dict(zip(tasks, values, strict=True))
-        data = studio.encode(name, photo, int(face), strengths, driver)
+        made = studio.apply(name, photo, int(face), strengths, driver)
         path = Path(tempfile.mkdtemp(dir=folder.name)) / "edited.png"
-        write_bytes(path, data)
+        write_bytes(path, studio.encode(photo, made))
         from mien.faces.provenance import inspect
 
-        return str(path), str(path), str(inspect(path))
+        for sentence in made.warnings:
+            gr.Warning(sentence)
+        return str(path), str(path), str(inspect(path)), made
+
+    @said
+    def reported(photo: Any, made: Any) -> tuple[Image, list[tuple[str, str, str]]]:
+        if photo is None or made is None:
+            raise ConfigError("Edit the photo first.")
+        return studio.report(photo, made)
+
+    @said
+    def looked(name: str, photo: Any, face: int) -> list[tuple[Image, str]]:
+        if photo is None:
+            raise ConfigError("Upload a photo first.")
+        pictures = studio.residue(name, photo, int(face))
+        names = ["face", "neutral", *(f"layers {k}" for k in range(1, len(pictures) - 1))]
+        return list(zip(pictures, names, strict=True))
+
+    @said
+    def explored(spec: str, table: str, colour: str, kind: str) -> str:
+        from mien.app.explorer import explore
+
+        return explore(spec, table, colour, kind)
 
     @said
     def compared(
@@ -151,7 +173,7 @@ def build(studio: Studio) -> Any:
 
     picked.__annotations__["event"] = gr.SelectData  # Gradio finds out by it what to pass
     with gr.Blocks(title="mien", analytics_enabled=False, delete_cache=(_HOUR, _HOUR)) as page:
-        photo, face, driver = gr.State(None), gr.State(0), gr.State(None)
+        photo, face, driver, made = gr.State(None), gr.State(0), gr.State(None), gr.State(None)
         gr.Markdown(
             "Edit photos of yourself, or of people who agreed to it. Every picture that you "
             "download says that it was edited. Photos stay on this computer; the app deletes its "
@@ -199,11 +221,30 @@ def build(studio: Studio) -> Any:
             result = gr.Image(label="Edited photo", interactive=False, buttons=["fullscreen"])
             download = gr.DownloadButton("Download (signed)")
             history = gr.Textbox(label="What the file says about itself", lines=6)
+        with gr.Tab("Report card"):
+            judge = gr.Button("Measure what the edit did")
+            card = gr.Dataframe(
+                headers=["measure", "value", "mark"], label="Report card", interactive=False
+            )
+            pictures = gr.Image(
+                label="Before, after, difference, flow", interactive=False, buttons=["fullscreen"]
+            )
+        with gr.Tab("Residue maps"):
+            look = gr.Button("Show where the network's layers see an expression")
+            maps = gr.Gallery(label="Bright: the strongest place of a map", columns=6)
         with gr.Tab("Compare methods"):
             task = gr.Dropdown(tasks, value=tasks[0], label="Task")
             strength = gr.Slider(0, 1, 1, step=0.05, label="Strength")
             compare = gr.Button("Compare")
             sheet = gr.Gallery(label="Every method that can", columns=4, buttons=["fullscreen"])
+        with gr.Tab("Explore a table"):
+            seen = gr.Textbox(label="Folder of a table of faces (mien prepare)")
+            with gr.Row():
+                spec = gr.Textbox(names[0], label="Encoder, as mien evaluate takes it")
+                colour = gr.Textbox("expression", label="Colour: a column of the table")
+                kind = gr.Dropdown(["umap", "tsne"], value="umap", label="Map")
+            explore_button = gr.Button("Draw the map")
+            chart = gr.HTML(label="Point at a dot to see the face")
         with gr.Tab("Leakage"):
             table = gr.Textbox(label="Folder of a table of faces (mien prepare)")
             measure = gr.Button("Measure what each code gives away")
@@ -212,7 +253,7 @@ def build(studio: Studio) -> Any:
 
         state = [name, photo, face, driver, *sliders]
         quick: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last"}
-        upload.change(opened, upload, [photo, faces, face], api_name="open").then(
+        upload.change(opened, upload, [photo, faces, face, made], api_name="open").then(
             preview, state, small, show_progress="hidden", api_visibility="private"
         )
         other.change(guide, other, driver, api_name="driver").then(
@@ -226,7 +267,10 @@ def build(studio: Studio) -> Any:
             slider.input(preview, state, small, api_visibility="private", **quick)
         # A button of no use on the page: the sliders' preview for programs.
         gr.Button(visible=False).click(preview, state, small, api_name="preview")
-        button.click(edited, state, [result, download, history], api_name="edit")
+        button.click(edited, state, [result, download, history, made], api_name="edit")
+        judge.click(reported, [photo, made], [pictures, card], api_name="report")
+        look.click(looked, [name, photo, face], maps, api_name="residue")
+        explore_button.click(explored, [spec, seen, colour, kind], chart, api_name="explore")
         asked = [task, strength, photo, face, driver]
         compare.click(compared, asked, sheet, api_name="compare")
         measure.click(leaked, [name, table], [matrix, report], api_name="leakage")

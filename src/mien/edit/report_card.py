@@ -147,6 +147,23 @@ def write_report(
         report_card(photo, edited, f, record.weights, aim, others[id(f)])
         for f, aim in zip(faces, aims, strict=True)
     ]
+    write_edited(f"{path}.png", report_sheet(photo, edited, faces, changes), record, original)
+    told: dict[str, Any] = {"edit": asdict(record), "faces": [asdict(c) for c in cards]}
+    write_json(f"{path}.json", told)
+    return cards
+
+
+def report_sheet(
+    photo: Image, edited: Image, faces: Sequence[Face], changes: Sequence[Change]
+) -> Image:
+    """Return a row a face, uint8 ``(H, W, 3)``: before, after, their difference and the flow.
+
+    Args:
+        photo: The photo.
+        edited: The photo after the edit.
+        faces: The faces that were edited, at least one.
+        changes: What was done to each.
+    """
     rows = []
     for face, change in zip(faces, changes, strict=True):
         before, after = portrait(photo, face), portrait(edited, face)
@@ -154,10 +171,7 @@ def write_report(
         pictures = [before, after, np.clip(difference, 0, 255).astype(np.uint8)]
         pictures.append(flow_picture(change.flow, len(before)))
         rows.append(labelled(pictures, ["before", "after", f"difference x {_AMPLIFY}", "flow"]))
-    write_edited(f"{path}.png", np.concatenate(rows), record, original)
-    told: dict[str, Any] = {"edit": asdict(record), "faces": [asdict(c) for c in cards]}
-    write_json(f"{path}.json", told)
-    return cards
+    return np.concatenate(rows)
 
 
 def flow_picture(flow: NDArray[Any] | None, side: int) -> Image:
