@@ -28,7 +28,7 @@ from mien.methods.styletransfer import StyleTransfer
 
 def differences(method: StyleTransfer, cache: FaceCache) -> tuple[torch.Tensor, dict]:
     """Return the mean neutral code ``(L, W)`` and expression → sum of differences and count."""
-    usable = (cache.expression != "") & np.isin(cache.split, ("", "train"))
+    usable = (cache.expression != "") & np.isin(cache.split, ("", "train")) & ~cache.kept
     usable &= cache.dataset != "fer2013"
     rows = np.flatnonzero(usable)
     neutral = rows[cache.expression[rows] == "neutral"]
@@ -66,7 +66,8 @@ def main() -> None:
         tensors, card = load_weights(mien.weights.path(args.weights))
         if not isinstance(method, StyleTransfer):
             parser.error(f"{args.weights} is of {method.name}, not of styletransfer")
-        parts = [differences(method, FaceCache(t, method.config.size)) for t in args.table]
+        caches = [FaceCache(t, method.config.size) for t in args.table]
+        parts = [differences(method, cache) for cache in caches]
     except MienError as error:
         parser.error(str(error))
     sums: dict[str, list] = {}
@@ -85,6 +86,7 @@ def main() -> None:
     tensors["neutral_directions"] = directions
     tensors["neutral_mean"] = torch.stack([mean for mean, _ in parts]).mean(0)
     card["neutral"] = {n: sums[n][1] for n in kept}
+    card["data"] = [*card["data"], *(cache.named() for cache in caches)]
 
     del card["sha256"]
     args.out.mkdir(parents=True, exist_ok=True)

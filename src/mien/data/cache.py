@@ -68,6 +68,15 @@ class FaceCache:
         self.images = self._open()
         self._read_labels()
 
+    def named(self) -> dict[str, Any]:
+        """Return what a model card says of a table that weights learned from."""
+        return {
+            "table": self.table.folder.name,
+            "fingerprint": self.fingerprint,
+            "faces": len(self),
+            "licences": self.info.get("licences", {}),
+        }
+
     def __len__(self) -> int:
         return len(self.images)
 

@@ -37,7 +37,9 @@ BEST = {
         "less of the person and draws at 64 pixels what facecycle moves in the photo itself",
     ),
     "frontalise": Best("facecycle", "asymmetry of neutralised", True, "ipgan's is not measured"),
-    "expression": Best("facecycle", "transfer landmarks % eyes", True, "the only one"),
+    "expression": Best(
+        "facecycle", "transfer landmarks % eyes", True, "styletransfer's 64 pixels are coarser too"
+    ),
     "pose": Best("pcl", "", True, "the only one"),
     "attributes": Best("ipgan", "", True, "the only one"),
     "identity": Best("ipgan", "source person at rank 1, %", False, "facecycle's is not measured"),

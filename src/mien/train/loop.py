@@ -185,15 +185,7 @@ class Training:
         if recipe.measure_every and cls.measure is Method.measure:
             raise ConfigError(f"{recipe.method} measures nothing; leave measure_every out.")
         self.caches = caches = [self._cache(folder) for folder in recipe.tables]
-        self.data = [
-            {
-                "table": Path(folder).name,
-                "fingerprint": cache.fingerprint,
-                "faces": len(cache),
-                "licences": cache.info.get("licences", {}),
-            }
-            for folder, cache in zip(recipe.tables, caches, strict=True)
-        ]
+        self.data = [cache.named() for cache in caches]
         self.sampler: Sampler = self.method.sampler(
             caches, recipe.batch_size, recipe.seed, parallel.rank
         )
