@@ -1,6 +1,6 @@
 """FaceCycle: learning facial representations from the cycle-consistency of face.
 
-Chang, Lu, Zhang, Cheng, ICCV 2021 (arXiv 2108.03427). Everything that differs between a face and
+Chang, Chen, Chiu, ICCV 2021 (arXiv 2108.03427). Everything that differs between a face and
 the *neutral* face of the same person is called expression (head pose included); everything that
 differs between a neutral face and one *mean* face is called identity.
 
