@@ -15,6 +15,7 @@ import platform
 import statistics
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -65,16 +66,18 @@ def resnet18() -> nn.Module:
 
 
 def write_resnet(path: Path) -> None:
-    torch.onnx.export(
-        resnet18(),
-        (torch.zeros(2, 3, 112, 112),),
-        str(path),
-        dynamo=False,
-        opset_version=17,
-        input_names=["images"],
-        output_names=["embedding"],
-        dynamic_axes={"images": {0: "batch"}, "embedding": {0: "batch"}},
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of the exporter that mien uses too
+        torch.onnx.export(
+            resnet18(),
+            (torch.zeros(2, 3, 112, 112),),
+            str(path),
+            dynamo=False,
+            opset_version=17,
+            input_names=["images"],
+            output_names=["embedding"],
+            dynamic_axes={"images": {0: "batch"}, "embedding": {0: "batch"}},
+        )
 
 
 def in_turns(works: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:

@@ -70,7 +70,8 @@ def ray():
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_local_cluster_gives_the_codes_of_one_process(tmp_path, ray, table) -> None:
-    found = embed_dataset("lbp", ray.read_parquet(str(table)), workers=2, batch_size=3)
+    crops = ray.read_parquet(str(table), file_extensions=["parquet"])  # table.json is there, too
+    found = embed_dataset("lbp", crops, workers=2, batch_size=3)
     got = {row["source"]: row for row in found.take_all()}
     expected = {row["source"]: row for row in embed("lbp", table).table.to_pylist()}
     assert sorted(got) == [f"t{i}" for i in range(10)]
@@ -80,7 +81,9 @@ def test_a_local_cluster_gives_the_codes_of_one_process(tmp_path, ray, table) ->
         assert got[name]["yaw"] == row["yaw"]
         assert np.array_equal(got[name]["embedding"], row["embedding"])
     with pytest.raises(ConfigError, match="needs the columns"):
-        embed_dataset("lbp", ray.read_parquet(str(table), columns=["source"]))
+        embed_dataset(
+            "lbp", ray.read_parquet(str(table), columns=["source"], file_extensions=["parquet"])
+        )
     for i, crop in enumerate(crops(3)):
         write_image(tmp_path / "p" / f"{i}.png", crop)
     photos = ray.read_binary_files(str(tmp_path / "p"), include_paths=True)

@@ -34,9 +34,9 @@ def embed_dataset(
     Args:
         encoder: Weights (a name, or a file that every machine sees) or another encoder
             (``mien.edit.codes.Embedder``).
-        dataset: ``ray.data.read_parquet(TABLE)`` of a table of faces (columns ``image`` and
-            ``source``), or ``ray.data.read_binary_files(PHOTOS, include_paths=True)`` (``bytes``
-            and ``path``), in which faces are searched for.
+        dataset: ``ray.data.read_parquet(TABLE, file_extensions=["parquet"])`` of a table of faces
+            (columns ``image`` and ``source``), or of photos, in which faces are searched for:
+            ``ray.data.read_binary_files(PHOTOS, include_paths=True)`` (``bytes`` and ``path``).
         workers: Processes, each with the network in memory.
         face: Of photos: ``all``, or which one (``only``, ``largest``, ``central``, a number).
         detector: Face detector of photos (``mien.faces.detectors``).
