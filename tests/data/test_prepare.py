@@ -2,6 +2,7 @@ import csv
 import json
 import os
 import pickle
+import random
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from mien.data.table import Row, Table
 from mien.faces.align import crop_to_photo, invert, transform_points
 from mien.faces.face import Face
 from mien.faces.image import decode_image, encode_image, write_image
+from mien.faces.video import write_video
 from mien.files.errors import ConfigError, MissingExtraError, TableError
 
 FACES = ProceduralFaces(seed=1, size=160)
@@ -346,6 +348,28 @@ def test_damaged_pictures_are_listed_and_never_stop_a_run(tmp_path, monkeypatch)
     assert "30000 x 30000" in said["huge.png"]
 
 
+def test_a_folder_with_a_tenth_damaged_loses_nothing_else(tmp_path, monkeypatch):
+    rng = random.Random(0)
+    folder = tmp_path / "p"
+    folder.mkdir()
+    damaged = set(rng.sample(range(40), 4))
+    for i in range(40):
+        file = folder / f"{i:02d}.jpg"
+        write_image(file, FACES.draw(FACES.parameters(i, 2)[0], aligned=False)[0])
+        if i in damaged:
+            data = bytearray(file.read_bytes())
+            file.write_bytes(data[: rng.randrange(len(data) * 9 // 10)])
+    fake_finder(monkeypatch, lambda image: [(SHAPE * 1.6, 0.9)])
+    info = run(folder, tmp_path / "t", deduplicate=False)
+    assert (info["faces"], info["rejected"]) == (36, {"unreadable": 4})
+    names = {f"{i:02d}.jpg" for i in damaged}
+    assert {s for s, _, _ in rejected(tmp_path / "t")} == names
+    for name in names:
+        (folder / name).unlink()
+    run(folder, tmp_path / "u", deduplicate=False)
+    assert rows(tmp_path / "t") == rows(tmp_path / "u")
+
+
 def test_the_sheet_of_rejected_faces_is_bounded(tmp_path, monkeypatch):
     folder = tmp_path / "p"
     folder.mkdir()
@@ -433,20 +457,32 @@ _CHILD = """
 import sys, mien.data.prepare as p
 p.TASK, p.PART = 8, 16
 if __name__ == "__main__":
-    p.prepare("procedural:6", sys.argv[1], resume=True, progress=False, workers=int(sys.argv[2]))
+    source, out, workers = sys.argv[1:]
+    options = {"detector": "crop", "min_score": 0.0, "every": 1, "progress": False}
+    p.prepare(source, out, resume=True, workers=int(workers), **options)
 """
 
 
-def test_killed_at_any_instant_it_goes_on_to_the_same_table(tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", ["pictures", "video"])
+def test_killed_at_any_instant_it_goes_on_to_the_same_table(tmp_path, monkeypatch, kind):
     monkeypatch.setattr(module, "TASK", 8)
     monkeypatch.setattr(module, "PART", 16)
-    run("procedural:6", tmp_path / "whole")
+    source = "procedural:6"
+    options = {"detector": "crop", "min_score": 0.0, "every": 1}
+    if kind == "video":
+        pytest.importorskip("av")
+        source = f"video:{tmp_path / 'clips'}"
+        for clip in range(7):
+            frames = (FACES.draw(FACES.parameters(clip, 2 + i)[0])[0] for i in range(16))
+            write_video(tmp_path / "clips" / f"{clip}.mp4", frames, 25)
+    run(source, tmp_path / "whole", **options)
     script = tmp_path / "child.py"
     script.write_text(_CHILD)
     out = tmp_path / "cut"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     for parts, workers in ((1, 1), (3, 2)):
-        child = subprocess.Popen([sys.executable, script, out, str(workers)], env=environment)
+        command = [sys.executable, script, source, out, str(workers)]
+        child = subprocess.Popen(command, env=environment)
         deadline = time.monotonic() + 60
         while len(list(out.glob("part-*.parquet"))) < parts:
             assert child.poll() is None, "it finished before it was killed"
@@ -456,7 +492,7 @@ def test_killed_at_any_instant_it_goes_on_to_the_same_table(tmp_path, monkeypatc
         child.wait()
         assert not (out / "table.json").exists()
     assert len(list(out.glob("part-*.parquet"))) < 6
-    run("procedural:6", out, resume=True)
+    run(source, out, resume=True, **options)
     same_table(tmp_path / "whole", out)
 
 

@@ -19,6 +19,7 @@ _NAMES = (
     "pose_npz rafdb utkface voxceleb"
 )
 DATA_SETS = _NAMES.split()
+OWN = ("folder", "persons", "video", "procedural", "webdataset", "huggingface")
 
 
 def read(name, root):
@@ -30,7 +31,7 @@ def read(name, root):
 
 
 def test_every_reader_of_the_list_is_registered():
-    assert set(reader_names()) == {*DATA_SETS, "folder", "persons", "video", "procedural"}
+    assert set(reader_names()) == {*DATA_SETS, *OWN}
 
 
 def test_an_unknown_reader_is_told_the_nearest():
@@ -38,14 +39,14 @@ def test_an_unknown_reader_is_told_the_nearest():
         reader("utkfaces", ".")
 
 
-@pytest.mark.parametrize("name", DATA_SETS)
+@pytest.mark.parametrize("name", [*DATA_SETS, "webdataset", "huggingface"])
 def test_a_folder_of_another_layout_is_one_sentence(tmp_path, name):
     text(tmp_path / "note.txt", "nothing of use")
     with pytest.raises(TableError, match=f"{name} expects: "):
         list(reader(name, tmp_path).records())
 
 
-@pytest.mark.parametrize("name", [*DATA_SETS, "folder"])
+@pytest.mark.parametrize("name", [*DATA_SETS, "folder", "webdataset", "huggingface"])
 def test_a_missing_folder_is_one_sentence(tmp_path, name):
     with pytest.raises(TableError, match="does not exist"):
         reader(name, tmp_path / "nowhere")

@@ -176,6 +176,26 @@ def test_a_bad_photo_does_not_cost_the_others(tmp_path, toy_method, toy_finder, 
     ]
 
 
+def test_a_folder_with_a_tenth_damaged_loses_nothing_else(
+    tmp_path, toy_method, toy_finder, photo
+) -> None:
+    for number in range(20):
+        write_image(tmp_path / "in" / f"{number:02d}.png", np.roll(photo, number, 1))
+    for number, keep in ((3, 0), (12, 0.7)):
+        file = tmp_path / "in" / f"{number:02d}.png"
+        data = file.read_bytes()
+        file.write_bytes(data[: int(len(data) * keep)])
+    args = {"weights": toy_method, "finder": toy_finder(1)}
+    with pytest.raises(ImageError, match="2 of 20 photos were not edited"):
+        edit("neutralise", tmp_path / "in", out=tmp_path / "out", **args)
+    written = sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert written == [f"{i:02d}-neutralise.png" for i in range(20) if i not in (3, 12)]
+    for number in (0, 19):
+        alone = edit("neutralise", tmp_path / "in" / f"{number:02d}.png", **args)[0].image
+        kept = read_image(tmp_path / "out" / f"{number:02d}-neutralise.png")
+        assert np.array_equal(kept, alone)
+
+
 def test_sources_that_are_none(tmp_path, toy_method, toy_finder) -> None:
     args = {"weights": toy_method, "finder": toy_finder(1)}
     (tmp_path / "empty").mkdir()

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["mien"]):
+with atheris.instrument_imports(include=["mien", "PIL"]):
     from mien.data.table import Table
     from mien.faces.image import read_image
     from mien.files.errors import MienError

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import stat
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -82,6 +86,40 @@ def test_a_cut_goes_on_where_it_was(tmp_path, table, monkeypatch) -> None:
     again.clear()
     assert embed_files("lbp", table, out).kept == 1
     assert again == []
+
+
+_CHILD = """
+import sys, time
+from mien.edit.codes import Embedder
+from mien.scale import embed_files, files
+files._BLOCK = 3
+record = Embedder.record
+def slow(self, rows, crops):
+    time.sleep(0.02)
+    return record(self, rows, crops)
+Embedder.record = slow
+embed_files("lbp", sys.argv[1], sys.argv[2], batch_size=2)
+"""
+
+
+def test_killed_at_any_instant_it_goes_on_to_the_same_codes(tmp_path, table) -> None:
+    out = tmp_path / "codes.parquet"
+    parts = tmp_path / f".{out.name}.parts"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for blocks in (1, 4):
+        child = subprocess.Popen([sys.executable, "-c", _CHILD, table, out], env=environment)
+        deadline = time.monotonic() + 60
+        while len(list(parts.glob("[!.]*.parquet"))) < blocks:
+            assert child.poll() is None, "it finished before it was killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.003)
+        child.kill()
+        child.wait()
+        assert not out.exists()
+    embed_files("lbp", table, out, batch_size=2)
+    embed_files("lbp", table, tmp_path / "whole.parquet", batch_size=2)
+    assert pq.read_table(out).equals(pq.read_table(tmp_path / "whole.parquet"))
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_other_settings_are_not_mixed(tmp_path, table) -> None:

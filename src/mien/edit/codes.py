@@ -21,7 +21,7 @@ from mien.edit.sources import photo_files
 from mien.evaluate.encoders import encoder as make_encoder
 from mien.evaluate.encoders import is_weights, onnx_codes
 from mien.evaluate.pictures import resize
-from mien.faces.face import Array, Image
+from mien.faces.face import Array, Face, Image
 from mien.faces.find import Finder, choose
 from mien.faces.image import decode_image, read_image
 from mien.files.atomic import atomic_path
@@ -259,23 +259,41 @@ def _photo_faces(
             for (name, photo), faces in zip(photos.items(), found, strict=True):
                 yield {}, None, 1
                 try:
-                    one = "largest" if which == "all" else which
-                    chosen = [choose(faces, one, name, photo.shape)]
+                    for row, crop in face_rows(photo, faces, name, which):
+                        yield row, crop, 0
                 except FaceError as error:
                     skipped[name] = str(error)
-                    continue
-                for face in faces if which == "all" else chosen:
-                    yaw, pitch, roll = face.pose
-                    row = {
-                        "source": name,
-                        "face": faces.index(face),
-                        "box": face.box.tolist(),
-                        "score": face.score,
-                        "yaw": yaw,
-                        "pitch": pitch,
-                        "roll": roll,
-                    }
-                    yield row, face.crop, 0
+
+
+def face_rows(
+    photo: Image, faces: list[Face], name: str, which: str | int
+) -> list[tuple[dict[str, Any], Image]]:
+    """Return row and crop of the faces of a photo that are asked for.
+
+    Args:
+        photo: uint8 ``(H, W, 3)``.
+        faces: What was found in it, the largest first.
+        name: Of the photo.
+        which: ``all``, or which one.
+
+    Raises:
+        FaceError: No face, or not the one that is asked for.
+    """
+    one = choose(faces, "largest" if which == "all" else which, name, photo.shape)
+    return [
+        (
+            {
+                "source": name,
+                "face": number,
+                "box": face.box.tolist(),
+                "score": face.score,
+                **dict(zip(("yaw", "pitch", "roll"), face.pose, strict=True)),
+            },
+            face.crop,
+        )
+        for number, face in enumerate(faces)
+        if which == "all" or face is one
+    ]
 
 
 def _read(file: Path) -> Image | MienError:

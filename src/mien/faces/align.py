@@ -29,6 +29,7 @@ _BORDERS = {
     "constant": cv2.BORDER_CONSTANT,
     "replicate": cv2.BORDER_REPLICATE,
 }
+_LEAST_SPREAD = 1e-12  # square pixels
 _MAX_SUPERSAMPLING = 16
 _LONGEST_ENLARGED = 4096  # pixels
 _KERNELS = {"linear": cv2.INTER_LINEAR, "cubic": cv2.INTER_CUBIC}
@@ -67,7 +68,8 @@ def crop_to_photo(landmarks: NDArray[Any], crop: str = "tight", size: int = 112)
         spread = (abs(centred) ** 2).sum(-1)
         turn = (centred.conj() * (target - target_centre)).sum(-1)
         with np.errstate(divide="ignore", invalid="ignore"):
-            turn = spread / turn
+            # Of points in one place only rounding is left, and that over itself is any number.
+            turn = np.where(spread > _LEAST_SPREAD, spread / turn, 0)
         shift = centre - turn * target_centre
     else:
         eyes, mouth = (left + right) / 2, (points[..., 48] + points[..., 54]) / 2
