@@ -32,7 +32,7 @@ class Colourless(Method):
 
     @dataclass(frozen=True)
     class Config:
-        """Settings; ``mien train RECIPE config.length=64`` changes one, a wrong name is an error."""
+        """Settings: ``config.length=64`` after a recipe changes one; a wrong name is an error."""
 
         size: int = 64  # side of the images in pixels
         width: int = 8  # channels of the first layer

@@ -589,7 +589,9 @@ def test_a_script_without_a_main_guard_is_told_so(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(_CHILD.replace('if __name__ == "__main__":', "if True:"))
     done = subprocess.run(
-        [sys.executable, script, tmp_path / "t", "2"], capture_output=True, text=True
+        [sys.executable, script, "procedural:6", tmp_path / "t", "2"],
+        capture_output=True,
+        text=True,
     )
     assert done.returncode != 0
     assert "ConfigError: Other processes cannot be started; give workers=1" in done.stderr
