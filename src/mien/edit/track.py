@@ -112,15 +112,13 @@ class Tracker:
         self._last_time = float(state["time"])
         thumbnail = state["thumbnail"]
         self._thumbnail = None if thumbnail is None else np.array(thumbnail, np.float32)
-        self._tracks = [
-            _Track(
-                **{
-                    name: np.array(value, np.float64) if isinstance(value, list) else value
-                    for name, value in track.items()
-                }
-            )
-            for track in state["tracks"]
-        ]
+        self._tracks = []
+        for track in state["tracks"]:
+            values: dict[str, Any] = {
+                name: np.array(value, np.float64) if isinstance(value, list) else value
+                for name, value in track.items()
+            }
+            self._tracks.append(_Track(**values))
 
     def _new(self, free: Sequence[Face], shape: tuple[int, ...]) -> list[Face]:
         """Return those of the faces that belong to nobody yet who are followed from now on."""
