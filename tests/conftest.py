@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -111,3 +113,33 @@ def photo() -> Image:
     smooth = np.linspace(60, 180, 200, dtype=np.float32)[None, :, None]
     noise = rng.normal(0, 20, (160, 200, 3))
     return np.clip(smooth + noise, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture
+def make_clip(tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that writes a clip with a tone, its pictures at given 25ths of a second."""
+
+    def make(pictures: Sequence[Image], times: Sequence[int], name: str = "spoken.mp4") -> Path:
+        import av
+
+        path = tmp_path / name
+        with av.open(str(path), "w") as container:
+            video = container.add_stream("libx264", rate=25)
+            video.height, video.width = pictures[0].shape[:2]
+            video.pix_fmt, video.options = "yuv420p", {"crf": "10"}
+            video.codec_context.time_base = Fraction(1, 25)
+            sound = container.add_stream("aac", rate=16000)
+            for i in range(16 * (times[-1] + 2) // 25 + 1):
+                tone = np.sin(np.arange(1000 * i, 1000 * (i + 1)) / 20, dtype=np.float32)
+                heard = av.AudioFrame.from_ndarray(tone[None], format="fltp", layout="mono")
+                heard.sample_rate, heard.pts = 16000, 1000 * i
+                container.mux(sound.encode(heard))
+            container.mux(sound.encode(None))
+            for image, time in zip(pictures, times, strict=True):
+                frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+                frame.pts, frame.time_base = time, Fraction(1, 25)
+                container.mux(video.encode(frame))
+            container.mux(video.encode(None))
+        return path
+
+    return make

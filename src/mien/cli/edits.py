@@ -76,6 +76,7 @@ def _said(task: str) -> str:
         "mien edit me.jpg --neutralise --expression friend.jpg --strength 0.7 --out edited/",
         "mien edit photos/ --frontalise --face largest --out edited/",
         "mien edit me.jpg --neutralise --method all --out sheets/",
+        "mien edit clip.mp4 --neutralise --out calm.mp4",
         "mien edit me.jpg --makeup look.jpg --region skin=0.3 --method FILE --out new.png",
         "mien edit photos/ --makeup looks/ --method FILE --out edited/",
         "mien edit me.jpg --makeup a.jpg --share 0.7 --makeup b.jpg --share 0.3 --method FILE "
@@ -84,8 +85,12 @@ def _said(task: str) -> str:
 )
 def edit(
     ctx: typer.Context,
-    sources: Annotated[list[Path], typer.Argument(metavar="SRC...", help="Pictures or folders.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="File for one photo, or a folder.")],
+    sources: Annotated[
+        list[Path], typer.Argument(metavar="SRC...", help="Pictures, folders of them, or videos.")
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="File for one photo or video, or a folder.")
+    ],
     neutralise: Annotated[bool, _flag("neutralise")] = False,
     frontalise: Annotated[bool, _flag("frontalise")] = False,
     expression: Annotated[list[Path] | None, _driven("expression")] = None,
@@ -108,8 +113,12 @@ def edit(
     ] = None,
     strength: Annotated[float, typer.Option(help="From 0 (unchanged) to 1.")] = 1.0,
     face: Annotated[
-        str, typer.Option(help="only, largest, central, all, or a number (0 is the largest).")
-    ] = "only",
+        str | None,
+        typer.Option(
+            help="only, largest, central, all, or a number (0 is the largest). Without: only; in "
+            "videos largest."
+        ),
+    ] = None,
     driver_face: Annotated[str, typer.Option(help="Which face of the driver.")] = "only",
     detector: Detector = "dlib",
     region: Annotated[
@@ -137,10 +146,14 @@ def edit(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Edit again what an earlier run has finished.")
     ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Of a video: go on where an interrupted run stopped.")
+    ] = False,
 ) -> None:
-    """Edit the faces of photos, in the order of the options. What is written says so."""
+    """Edit the faces of photos and videos, in the order of the options. What is written says so."""
     from mien.edit.chain import Step
     from mien.edit.many import compare, edit_photos
+    from mien.edit.video import edit_videos, is_video
     from mien.faces.provenance import OMITTED
 
     if not provenance:
@@ -161,17 +174,33 @@ def edit(
         raise ConfigError("--region is for --makeup and --remove-makeup; leave it out.")
     common: dict[str, Any] = {
         "out": out,
-        "face": face,
         "driver_face": driver_face,
         "detector": detector,
         "provenance": provenance,
+        "progress": True,
     }
+    videos = [source for source in sources if is_video(source)]
+    if videos and (report or method == "all"):
+        what = "--report" if report else "--method all"
+        raise ConfigError(f"{what} is for photos, not for videos ({videos[0]}); leave it out.")
+    if resume and not videos:
+        raise ConfigError("--resume is for videos; photos that are finished are not done again.")
+    if videos:
+        for film in edit_videos(videos, steps, face=face or "largest", resume=resume, **common):
+            for warning in film.warnings:
+                print(f"warning: {warning}", file=sys.stderr)
+            print(
+                f"{film.path}: {film.edited} of {film.frames} frames edited; "
+                f"{film.without_face} hold no face that could be"
+            )
+        sources = [source for source in sources if source not in videos]
+        if not sources:
+            return
+    common["face"] = face or "only"
     if method == "all":
-        done = compare(sources, steps, progress=True, **common)
+        done = compare(sources, steps, **common)
     else:
-        done = edit_photos(
-            sources, steps, overwrite=overwrite, report=report, progress=True, **common
-        )
+        done = edit_photos(sources, steps, overwrite=overwrite, report=report, **common)
     for warning in done.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     for reason in done.skipped.values():

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mien.edit.many import Done, compare, edit_photos
     from mien.edit.photos import Edited, Editor, edit
     from mien.edit.tasks import TASKS, Task, task_names
+    from mien.edit.video import EditedVideo, edit_video
     from mien.faces.provenance import EditRecord, Provenance, read_provenance, write_edited
 
 _HOME = {
@@ -25,11 +26,13 @@ _HOME = {
     "TASKS": "mien.edit.tasks",
     "EditRecord": "mien.faces.provenance",
     "Edited": "mien.edit.photos",
+    "EditedVideo": "mien.edit.video",
     "Editor": "mien.edit.photos",
     "Embedded": "mien.edit.codes",
     "Provenance": "mien.faces.provenance",
     "Task": "mien.edit.tasks",
     "edit": "mien.edit.photos",
+    "edit_video": "mien.edit.video",
     "embed": "mien.edit.codes",
     "read_provenance": "mien.faces.provenance",
     "task_names": "mien.edit.tasks",
@@ -43,6 +46,7 @@ __all__ = [
     "Done",
     "EditRecord",
     "Edited",
+    "EditedVideo",
     "Editor",
     "Embedded",
     "Provenance",
@@ -52,6 +56,7 @@ __all__ = [
     "compare",
     "edit",
     "edit_photos",
+    "edit_video",
     "embed",
     "read_provenance",
     "task_names",

@@ -107,7 +107,7 @@ def edit_photos(
     done = Done(warnings=list(chain.warnings))
     work = list(zip(files, targets, strict=True))
     if Path(out).suffix.lower() not in IMAGE_SUFFIXES:
-        since = _since(Path(out), chain.name, _fingerprint(chain, face, detector), overwrite)
+        since = _since(Path(out), chain.name, fingerprint(chain, face, detector), overwrite)
         done.finished.extend(t for f, t in work if _finished(t, f, since))
         work = [(f, t) for f, t in work if not _finished(t, f, since)]
     with tqdm(total=len(work), unit="img", desc="edit", disable=not progress) as bar:
@@ -291,7 +291,7 @@ def _files(photos: str | Path | Iterable[str | Path]) -> list[Path]:
     return photo_files([photos] if isinstance(photos, (str, Path)) else photos)
 
 
-def _fingerprint(chain: Chain, face: str | int, detector: str) -> str:
+def fingerprint(chain: Chain, face: str | int, detector: str) -> str:
     """Return a hash of all that decides what a photo becomes."""
     digest = hashlib.sha256()
     steps = [

@@ -16,18 +16,21 @@ import dataclasses
 import io
 import json
 import os
+import shutil
 import threading
 import warnings
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 from mien.faces.face import Image
 from mien.faces.image import IMAGE_SUFFIXES, encode_image, read_image, read_metadata
-from mien.files.atomic import write_bytes
-from mien.files.errors import ImageError
+from mien.faces.remake import read_comment
+from mien.faces.video import VIDEO_SUFFIXES
+from mien.files.atomic import atomic_path, write_bytes
+from mien.files.errors import ImageError, MienError
 
 State = Literal["valid", "untrusted", "altered", "unsigned"]
 
@@ -153,13 +156,55 @@ def write_edited(
     write_bytes(path, encode_edited(image, record, suffix, original, quality))
 
 
+def sign_video(path: str | Path, target: str | Path, record: EditRecord, original: Path) -> None:
+    """Write an edited MP4 video with its manifest, atomically, in memory that does not grow.
+
+    Args:
+        path: The video, which holds ``video_note`` as its comment already.
+        target: File to write.
+        record: The edit.
+        original: The video that was edited: its own C2PA history is carried on.
+
+    Warns:
+        UserWarning: The C2PA manifest could not be made; the record is in the comment alone.
+    """
+    with atomic_path(target) as temporary:
+        try:
+            with (
+                Path(path).open("rb") as data,
+                original.open("rb") as before,
+                temporary.open("w+b") as written,
+            ):
+                known = _mime_of(before.read(16))
+                parent = before if known else data
+                parent.seek(0)
+                _embed(data, "video/mp4", record, parent, known or "video/mp4", written, "Video")
+        except Exception as error:  # as for pictures
+            warnings.warn(
+                f"No C2PA manifest could be written ({error}); the record stands in the comment "
+                "alone.",
+                stacklevel=2,
+            )
+            shutil.copyfile(path, temporary)
+
+
+def video_note(record: EditRecord) -> str:
+    """Return what stands in the comment of an edited video, beside the manifest."""
+    return json.dumps(_exif(record))
+
+
 def read_provenance(path: str | Path) -> Provenance | None:
-    """Read what a picture says about its edit; None if it does not say that mien edited it.
+    """Read what a picture or MP4 video says about its edit; None if mien did not edit it.
 
     Raises:
-        ImageError: Not a picture.
+        ImageError: Not a picture and not an MP4 video.
     """
     path = Path(path)
+    if path.suffix.lower() in VIDEO_SUFFIXES:
+        found = inspect(path)
+        if found.record is None or found.state is None:
+            return None
+        return Provenance(found.record, found.state)
     read_image(path, min_side=1)  # a damaged file is an error, not a picture without a record
     signed = _read_manifest(path.read_bytes())
     if signed is not None:
@@ -243,7 +288,7 @@ def inspect(path: str | Path) -> Inspection:
         steps = tuple(_step(manifest) for manifest in manifests)
         record = steps[0].record if steps else None
         return Inspection(state, steps, record, tuple(sorted(failures)))
-    values = {} if video else read_metadata(path)
+    values = _read_note(path) if video else read_metadata(path)
     if values.get("edited_by") == "mien":
         return Inspection("unsigned", record=_record(values))
     return Inspection(None)
@@ -260,6 +305,14 @@ def _exif(record: EditRecord) -> dict[str, str]:
     return {"edited_by": "mien", "digital_source_type": _SOURCE_TYPE, **values}
 
 
+def _read_note(path: Path) -> dict[str, str]:
+    try:
+        values = json.loads(read_comment(path))
+    except (MienError, ValueError):  # no PyAV, no video inside, or somebody else's comment
+        return {}
+    return {str(k): str(v) for k, v in values.items()} if isinstance(values, dict) else {}
+
+
 def _record(values: dict[str, Any]) -> EditRecord:
     try:
         strength = float(values.get("strength", "nan"))
@@ -274,6 +327,30 @@ def _record(values: dict[str, Any]) -> EditRecord:
 
 def _sign(data: bytes, record: EditRecord, original: bytes | None) -> bytes:
     """Embed a signed manifest into the encoded picture ``data``."""
+    target = io.BytesIO()
+    parent = original if original is not None and _mime_of(original) else data
+    _embed(
+        io.BytesIO(data),
+        _mime_of(data),
+        record,
+        io.BytesIO(parent),
+        _mime_of(parent),
+        target,
+        "Picture",
+    )
+    return target.getvalue()
+
+
+def _embed(
+    data: BinaryIO,
+    mime: str,
+    record: EditRecord,
+    parent: BinaryIO,
+    parent_mime: str,
+    target: BinaryIO,
+    kind: str,
+) -> None:
+    """Copy a file with a signed manifest embedded, in pieces."""
     import c2pa
 
     agent = {"name": "mien", "version": record.version}
@@ -286,7 +363,7 @@ def _sign(data: bytes, record: EditRecord, original: bytes | None) -> bytes:
     }
     manifest = {
         "claim_generator_info": [agent],
-        "title": "Picture with an edited face",
+        "title": f"{kind} with an edited face",
         "assertions": [
             {"label": "c2pa.actions.v2", "data": {"actions": [action]}},
             {"label": _LABEL, "data": {**values, "version": record.version}},
@@ -299,18 +376,17 @@ def _sign(data: bytes, record: EditRecord, original: bytes | None) -> bytes:
     }
     certificates, key = _credentials()
     info = c2pa.C2paSignerInfo(c2pa.C2paSigningAlg.ES256, certificates, key, None)
-    target = io.BytesIO()
-    parent = original if original is not None and _mime_of(original) else data
     with (
         c2pa.Signer.from_info(info) as signer,
         c2pa.Context.from_dict(settings) as context,
         c2pa.Builder.from_json(json.dumps(manifest), context=context) as builder,
     ):
         builder.set_intent(c2pa.C2paBuilderIntent.EDIT)
-        ingredient = json.dumps({"title": "Photo", "relationship": "parentOf"})
-        builder.add_ingredient(ingredient, _mime_of(parent), io.BytesIO(parent))
-        builder.sign(signer, _mime_of(data), io.BytesIO(data), target)
-    return target.getvalue()
+        ingredient = json.dumps(
+            {"title": "Photo" if kind == "Picture" else kind, "relationship": "parentOf"}
+        )
+        builder.add_ingredient(ingredient, parent_mime, parent)
+        builder.sign(signer, mime, data, target)
 
 
 def _read_manifest(data: bytes) -> Provenance | None:

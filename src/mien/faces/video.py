@@ -86,7 +86,7 @@ def read_video(
     if every < 1 or (fps is not None and not fps > 0) or (every > 1 and fps is not None):
         raise ConfigError("Take every n-th frame (every >= 1) or so many a second (fps > 0).")
     taken, last_tick = 0, -1
-    with _open(path) as (container, stream):
+    with open_video(path) as (container, stream):
         convert = _converter()
         for index, frame in enumerate(container.decode(stream)):
             _check_size(path, frame.width, frame.height, max_pixels)
@@ -118,7 +118,7 @@ def probe_video(path: str | Path) -> VideoInfo:
         MissingExtraError: PyAV is not installed.
     """
     first = next(read_video(path, max_frames=1))
-    with _open(path) as (_, stream):
+    with open_video(path) as (_, stream):
         rate = _rate(stream, math.nan)
         frames = stream.frames
         if not frames and stream.duration and not math.isnan(rate):
@@ -141,7 +141,7 @@ def write_video(path: str | Path, frames: Iterable[Image], fps: float, *, crf: i
         ConfigError: ``fps`` is not positive.
         MissingExtraError: PyAV is not installed.
     """
-    av = _av()
+    av = video_library()
     if Path(path).suffix.lower() != ".mp4":
         raise ImageError(f"Cannot write {path}: the name of a video must end in .mp4.")
     if not fps > 0:
@@ -171,7 +171,12 @@ def write_video(path: str | Path, frames: Iterable[Image], fps: float, *, crf: i
         container.mux(stream.encode(None))
 
 
-def _av() -> Any:
+def video_library() -> Any:
+    """Return PyAV.
+
+    Raises:
+        MissingExtraError: It is not installed.
+    """
     try:
         import av
     except ImportError:
@@ -180,9 +185,14 @@ def _av() -> Any:
 
 
 @contextlib.contextmanager
-def _open(path: str | Path) -> Iterator[tuple[Any, Any]]:
-    """Open a video and its first stream of pictures; errors while it is open become ImageError."""
-    av = _av()
+def open_video(path: str | Path) -> Iterator[tuple[Any, Any]]:
+    """Open a video and its first stream of pictures; errors while it is open become ImageError.
+
+    Raises:
+        ImageError: No such file, no video in it, or damaged.
+        MissingExtraError: PyAV is not installed.
+    """
+    av = video_library()
     kind = _container(Path(path))
     try:
         # A named format: playlists and the like, which open further files, can't be reached.
@@ -226,7 +236,7 @@ def _container(path: Path) -> str:
 
 def _converter() -> Callable[[Any], Any]:
     """Return a function from a decoded frame to an RGB one, which keeps its buffers."""
-    av = _av()
+    av = video_library()
     # From PyAV 18 on it starts a thread a core, which costs more than it saves on single frames.
     options = {"threads": 1} if int(av.__version__.split(".")[0]) >= 18 else {}
     return partial(av.video.reformatter.VideoReformatter().reformat, format="rgb24", **options)
