@@ -170,3 +170,23 @@ def test_wrong_questions(run, clip, tmp_path, toy_finder) -> None:
         edit_video(clip, [], out=tmp_path / "calm.mp4", seconds=0)
     assert not (tmp_path / "calm.mp4").exists()
     assert not list(tmp_path.glob(".*"))
+
+
+def test_frames_out_of_order_are_refused_and_parts_are_kept(
+    monkeypatch, run, clip, tmp_path
+) -> None:
+    from dataclasses import replace
+
+    import mien.edit.video as module
+
+    real = module.read_video
+
+    def shuffled(*args, **options):
+        for frame in real(*args, **options):
+            yield replace(frame, time=0.0) if frame.index == 15 else frame
+
+    monkeypatch.setattr(module, "read_video", shuffled)
+    with pytest.raises(ImageError, match="run back"):
+        run(clip, tmp_path / "calm.mp4")
+    assert not (tmp_path / "calm.mp4").exists()
+    assert list((tmp_path / ".calm.mp4.parts").glob("*.mp4")), "finished parts are not thrown away"

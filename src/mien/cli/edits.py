@@ -274,7 +274,7 @@ def grid(
 @app.command(
     epilog=examples(
         "mien embed facecycle photos/ --out codes.parquet",
-        "mien embed runs/facecycle/laptop/weights.safetensors TABLE --out codes.parquet",
+        "mien embed runs/facecycle/weights.safetensors TABLE --out codes.parquet",
         "mien embed onnx:identity_teacher.onnx,mean=127,std=128 TABLE --out teacher.parquet",
         "mien embed pcl TABLE --out codes/ --num-shards 16 --shard 3",
     )

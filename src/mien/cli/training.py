@@ -99,9 +99,9 @@ def prepare(
 
 @app.command(
     epilog=examples(
-        "mien train facecycle/laptop --dry-run",
-        "mien train facecycle/laptop batch_size=16 config.width=32 --out runs/mine",
-        "mien train facecycle/laptop --out runs/mine --resume",
+        "mien train pcl/laptop --dry-run",
+        "mien train pcl/laptop batch_size=66 config.width=32 --out runs/mine",
+        "mien train pcl/laptop --out runs/mine --resume",
     )
 )
 def train(

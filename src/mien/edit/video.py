@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import shutil
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -32,7 +33,7 @@ from mien.faces.remake import (
 )
 from mien.faces.video import VIDEO_SUFFIXES, VideoFrame, probe_video, read_video
 from mien.files.atomic import sha256, write_json
-from mien.files.errors import ConfigError, FaceError, ImageError, MienError
+from mien.files.errors import ConfigError, FaceError, ImageError
 
 SECONDS = 5.0  # of a part
 _FRAMES, _PIXELS = 8, 8_000_000  # at most so many frames, and pixels, are edited at a time
@@ -127,7 +128,7 @@ def edit_video(
         with tqdm(
             total=info.frames or None, initial=first, unit="frame", disable=not progress
         ) as bar:
-            frames = read_video(source, first=first)
+            frames = _forward(read_video(source, first=first), source)
             for _, some in itertools.groupby(frames, lambda frame: int(frame.time // seconds)):
                 counts = {"frames": 0, "edited": 0}
                 pictures = _edited(some, chain, tracker, source.name, counts, said, bar)
@@ -150,7 +151,7 @@ def edit_video(
             said += [str(w.message) for w in caught if w.category is UserWarning]
         else:
             joined.replace(target)
-    except MienError:  # doing it again would end alike
+    except (ConfigError, FaceError):  # doing it again would end alike
         parts.remove()
         raise
     parts.remove()
@@ -258,6 +259,19 @@ class _Parts:
             self.done = []
 
 
+def _forward(frames: Iterator[VideoFrame], source: Path) -> Iterator[VideoFrame]:
+    """Pass frames on while their times rise."""
+    last = float("-inf")
+    for frame in frames:
+        if frame.time <= last:
+            raise ImageError(
+                f"{source}: the times of its frames run back at {frame.time:.2f} s, as in AVI "
+                "files with frames out of order; convert it first (ffmpeg -i FILE clip.mp4)."
+            )
+        last = frame.time
+        yield frame
+
+
 def _edited(
     frames: Iterator[VideoFrame],
     chain: Chain,
@@ -290,7 +304,9 @@ def _fit(faces: list[Face], chain: Chain, said: list[str]) -> list[Face]:
         faces, warnings = chain.fit(faces)
     except FaceError:  # turned too far for make-up
         return []
-    said += [warning for warning in warnings if warning not in said]
+    # Of the clip, not of the frame, so that a warning is said once.
+    told = [re.sub(r", frame \d+", "", warning) for warning in warnings]
+    said += [warning for warning in told if warning not in said]
     return faces
 
 

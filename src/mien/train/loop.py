@@ -97,7 +97,7 @@ def train(
     ``best.safetensors`` and ``best.json``, the weights with the best measure so far.
 
     Args:
-        recipe: A YAML file, or the short name of a recipe (``facecycle/laptop``).
+        recipe: A YAML file, or the short name of a recipe (``pcl/laptop``).
         overrides: ``{"key": value}`` or ``["key=value"]``, e.g. ``["config.width=32"]``.
         out: Folder of the run; ``runs/<method>/<recipe>`` if None.
         resume: Go on from the newest whole checkpoint in ``out``; start if there is none.

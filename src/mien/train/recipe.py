@@ -94,7 +94,7 @@ class Recipe:
 
 
 def recipe_names() -> list[str]:
-    """Return the short names of all recipes, such as ``facecycle/laptop``."""
+    """Return the short names of all recipes, such as ``pcl/laptop``."""
     names = {
         file.relative_to(folder).with_suffix("").as_posix()
         for folder in FOLDERS
@@ -110,7 +110,7 @@ def ablation_files() -> list[Path]:
 
 
 def find_recipe(name: str | Path) -> Path:
-    """Return the file of a recipe given by path or by short name (``facecycle/laptop``).
+    """Return the file of a recipe given by path or by short name (``pcl/laptop``).
 
     Raises:
         ConfigError: No such file and no such recipe.
