@@ -166,3 +166,11 @@ def test_text_that_is_no_utf8_is_damage(tmp_path) -> None:
     part.write_bytes(data.replace(b"abcdefgh", b"abc\xff\xfefgh"))
     with pytest.raises(TableError, match="damaged"):
         Table(tmp_path).column("source")
+
+
+def test_a_part_without_a_column_is_damaged(tmp_path):
+    _write(tmp_path, [_row(0)])
+    part = tmp_path / "part-00000.parquet"
+    pq.write_table(pq.read_table(part).drop_columns(["source"]), part)
+    with pytest.raises(TableError, match=r"part-00000\.parquet is damaged"):
+        Table(tmp_path).column("source")

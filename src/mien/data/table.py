@@ -271,6 +271,8 @@ class Table:
         for part in self.parts:
             try:
                 file = pq.ParquetFile(part)
+                for name in columns:
+                    file.schema_arrow.field(name)  # KeyError: the part has no such column
                 if first + file.metadata.num_rows <= start:
                     first += file.metadata.num_rows
                     continue

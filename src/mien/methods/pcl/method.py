@@ -1,6 +1,6 @@
 """PCL: Pose-disentangled Contrastive Learning for self-supervised facial representation.
 
-Liu, Wang, Yang, Zhou, Zhang, Gong, CVPR 2023 (arXiv 2211.13490). The mirror image of a face has the
+Liu, Wang, Zhan, Feng, Liu, Chen, CVPR 2023 (arXiv 2211.13490). The mirror image of a face has the
 same content but another pose. Two branches on a shared trunk are kept apart by three steps of one
 iteration, each with a batch and an update of its own:
 
