@@ -454,3 +454,26 @@ def test_published_generators_are_converted(
     said = fails("convert", tmp_path / "bad.pkl", "--out", tmp_path / "out.safetensors")
     assert "asks for os.system" in said
     assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_edit_of_a_video(run: Run, small_weights: Path, tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    from mien.faces.video import probe_video, write_video
+
+    clip, out = tmp_path / "clip.mp4", tmp_path / "calm.mp4"
+    write_video(clip, [read_image(ASSETS / "030_smiling.jpg")] * 3, 25)
+    command = ("edit", clip, "--neutralise", "--out", out, "-w", small_weights)
+    code, said, _ = run(*command, "--resume")  # nothing to go on with: it begins
+    assert code == 0
+    assert f"{out}: 3 of 3 frames edited" in said
+    assert probe_video(out).frames == 3
+    for more, message in (
+        (("--report",), "--report is for photos"),
+        (("--method", "all"), "--method all is for photos"),
+    ):
+        code, _, error = run("edit", clip, "--neutralise", "--out", out, *more)
+        assert code == 2
+        assert message in error
+    code, _, error = run("edit", ASSETS / "030_smiling.jpg", "--neutralise", "-o", out, "--resume")
+    assert code == 2
+    assert "--resume is for videos" in error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,19 @@ def test_goes_on_after_an_interruption_with_equal_frames(
     assert np.array_equal(stack(target), stack(whole.path))
     assert target.read_bytes() == whole.path.read_bytes()
     assert not list(tmp_path.glob(".*"))
+
+
+def test_memory_does_not_grow_with_length(run, tmp_path, photo) -> None:
+    options = {"provenance": False}
+    peaks = []
+    for count in (30, 150):
+        write_video(tmp_path / "long.mp4", pictures(photo, 10) * (count // 10), 25)  # the same clip
+        run(tmp_path / "long.mp4", tmp_path / "out.mp4", **options)  # what is loaded once is
+        tracemalloc.start()
+        run(tmp_path / "long.mp4", tmp_path / "out.mp4", **options)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] + 2 * photo.nbytes  # of 120 more frames
 
 
 def test_several_videos(toy_method, toy_finder, clip, photo, tmp_path) -> None:

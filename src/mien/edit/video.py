@@ -211,7 +211,7 @@ class _Parts:
 
     Attributes:
         folder: Where they are.
-        done: What is known of each, in order: frames, edited, start, tracker.
+        done: What is known of each, in order: frames, edited, start; of the last, tracker.
     """
 
     def __init__(self, folder: Path, settings: dict[str, Any], resume: bool) -> None:
@@ -236,11 +236,16 @@ class _Parts:
     def add(self, part: dict[str, Any]) -> None:
         """Note that the next part is written."""
         write_json(self.next.with_suffix(".json"), part)
-        self.done.append(part)
+        self._append(part)
 
     def remove(self) -> None:
         """Remove the folder."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _append(self, part: dict[str, Any]) -> None:
+        if self.done:
+            self.done[-1].pop("tracker")  # only the newest is of use: memory must not grow
+        self.done.append(part)
 
     def _file(self, number: int) -> Path:
         return self.folder / f"{number:05}.mp4"
@@ -254,7 +259,7 @@ class _Parts:
                 )
             while self.next.is_file() and self.next.with_suffix(".json").is_file():
                 part = json.loads(self.next.with_suffix(".json").read_text())
-                self.done.append(part)
+                self._append(part)
         except (OSError, ValueError):  # interrupted before anything was written
             self.done = []
 

@@ -157,7 +157,9 @@ def write_edited(
 
 
 def sign_video(path: str | Path, target: str | Path, record: EditRecord, original: Path) -> None:
-    """Write an edited MP4 video with its manifest, atomically, in memory that does not grow.
+    """Write an edited MP4 video with its manifest, atomically.
+
+    Files are handed to the C2PA library as streams; what it keeps of them is up to it.
 
     Args:
         path: The video, which holds ``video_note`` as its comment already.
