@@ -130,7 +130,7 @@ def test_a_sheet_of_all_methods(run: Run, tmp_path: Path) -> None:
         "edit", ASSETS / "030_smiling.jpg", "--neutralise", "-m", "all", "--out", out
     )
     assert (code, said.strip()) == (0, str(out))
-    assert read_image(out).shape[1] == 3 * 256  # photo, derl, facecycle
+    assert read_image(out).shape[1] == 4 * 256  # photo, derl, facecycle, styletransfer
 
 
 def test_version(run: Run) -> None:

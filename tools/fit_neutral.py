@@ -86,6 +86,7 @@ def main() -> None:
     tensors["neutral_directions"] = directions
     tensors["neutral_mean"] = torch.stack([mean for mean, _ in parts]).mean(0)
     card["neutral"] = {n: sums[n][1] for n in kept}
+    card["tasks"] = ["neutralise"]
     card["data"] = [*card["data"], *(cache.named() for cache in caches)]
 
     del card["sha256"]

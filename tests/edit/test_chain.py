@@ -12,7 +12,7 @@ import torch
 
 from mien import weights
 from mien.data.warp import warp
-from mien.edit.best import BEST, able, best
+from mien.edit.best import BEST, able, best, card_tasks
 from mien.edit.chain import Chain, Step, compose
 from mien.edit.many import compare, edit_photos
 from mien.edit.photos import Editor
@@ -195,3 +195,10 @@ def test_the_pose_that_steps_aim_at(toy_method, toy_finder, photo) -> None:
     assert chain.wanted_pose(face) == (10.0, 4.0, 3.0)
     chain.steps, chain.drivers = [Step("pose", driver)], [driver]
     assert chain.wanted_pose(face) == (-10.0, 8.0, 3.0)
+
+
+def test_tasks_of_some_weights_alone_stand_in_their_card() -> None:
+    card = {"method": "styletransfer", "tasks": ["neutralise"]}
+    assert card_tasks(card) == ["neutralise", "expression"]
+    assert card_tasks({"method": "styletransfer"}) == ["expression"]
+    assert "styletransfer" in able("neutralise")

@@ -26,15 +26,14 @@ def weights(
     import json
 
     from mien import weights as shelf
-    from mien.edit.tasks import task_names
-    from mien.methods import method_class
+    from mien.edit.best import card_tasks
 
     if name is not None:
         print(json.dumps(shelf.card(name), indent=2, ensure_ascii=False))
         return
     for each in shelf.shipped():
         card = shelf.card(each)
-        edits = ", ".join(task_names(method_class(card["method"]))) or "none"
+        edits = ", ".join(card_tasks(card)) or "none"
         print(f"{each}\n  method: {card['method']}\n  edits: {edits}")
         print(f"  licence: {card.get('licence', 'not stated')}")
 

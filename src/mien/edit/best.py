@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from mien import weights as shelf
 from mien.edit.tasks import TASKS, task_names
@@ -55,11 +57,16 @@ def able(task: str) -> list[str]:
     """
     if task not in TASKS:
         raise ConfigError(f"No task {task!r}{nearest(task, TASKS)}")
-    return [
-        name
-        for name in shelf.shipped()
-        if task in task_names(method_class(str(shelf.card(name)["method"])))
-    ]
+    return [name for name in shelf.shipped() if task in card_tasks(shelf.card(name))]
+
+
+def card_tasks(card: Mapping[str, Any]) -> list[str]:
+    """Return what weights can do, by their card: their method's tasks and its ``tasks``.
+
+    Those are the tasks of these weights that not all weights of the method can do.
+    """
+    own = {*task_names(method_class(str(card["method"]))), *card.get("tasks", ())}
+    return [task for task in TASKS if task in own]
 
 
 def best(task: str) -> str:
