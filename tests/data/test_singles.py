@@ -4,7 +4,7 @@ import torch
 from mien.data.cache import FaceCache
 from mien.data.procedural import write_table
 from mien.data.singles import Part, SingleSampler
-from mien.files.errors import TableError
+from mien.files.errors import ConfigError, TableError
 
 
 @pytest.fixture(scope="module")
@@ -96,3 +96,10 @@ def test_partners_are_other_frames_of_the_clip_or_the_mirror_image():
         assert (value(partners, 0, 0) == row)[alone].all()
     first, second, _ = batch["x_partners"].chunk(3)
     assert not first.equal(second)
+
+
+def test_networks_of_another_size_are_refused_with_the_mend(caches: list[FaceCache]) -> None:
+    parts = {"image": Part(4)}
+    with pytest.raises(ConfigError, match=r"add config\.size=16"):
+        SingleSampler(caches, parts, 0, 0, size=64)
+    assert SingleSampler(caches, parts, 0, 0, size=16)(0)["image"].shape == (4, 3, 16, 16)

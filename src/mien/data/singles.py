@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mien.data.clips import ClipPartners
-from mien.files.errors import TableError
+from mien.files.errors import ConfigError, TableError
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,27 @@ class SingleSampler:
             the first partner of all pictures before the second one.
         seed: Seed of the run.
         rank: Number of the process.
+        size: Side in pixels that the networks are built for; 0: any.
 
     Raises:
+        ConfigError: The recipe draws pictures of another size.
         TableError: Another number of weights than of tables.
     """
 
-    def __init__(self, caches: list[Any], parts: Mapping[str, Part], seed: int, rank: int) -> None:
+    def __init__(
+        self,
+        caches: list[Any],
+        parts: Mapping[str, Part],
+        seed: int,
+        rank: int,
+        size: int = 0,
+    ) -> None:
+        others = [cache.size for cache in caches if cache.size != size] if size else []
+        if others:
+            raise ConfigError(
+                f"The recipe's size is {others[0]}, config.size is {size}; both are the side of a "
+                f"picture: add config.size={others[0]}."
+            )
         self.caches, self.parts, self.seed, self.rank = caches, dict(parts), seed, rank
         self.rows = [cache.select(split="train") for cache in caches]
         self.share = {name: self._share(part.weights) for name, part in self.parts.items()}

@@ -54,7 +54,7 @@ class TwoViews(Method):
     def sampler(self, caches: list[Any], batch_size: int, seed: int, rank: int) -> Sampler:
         """Draw ``batch_size`` single images."""
         part = Part(batch_size, self.config.weights)
-        return SingleSampler(caches, {"image": part}, seed, rank)
+        return SingleSampler(caches, {"image": part}, seed, rank, self.config.size)
 
     def optimisers(self, learning_rate: float) -> dict[str, optim.Optimizer]:
         """One Adam, as PCL has it."""

@@ -152,7 +152,7 @@ class PCL(Method):
             "face": Part(rest - decoder, c.weights, one),
         }
         drawn = {name: part for name, part in parts.items() if part.count}
-        return SingleSampler(caches, drawn, seed, rank)
+        return SingleSampler(caches, drawn, seed, rank, c.size)
 
     def optimisers(self, learning_rate: float) -> dict[str, optim.Optimizer]:
         """One Adam for everything, with L2 regularisation in the gradient."""
