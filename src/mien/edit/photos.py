@@ -437,26 +437,51 @@ def targets(sources: Sequence[Path | Image], out: Path, task: str) -> list[Path]
     Raises:
         ConfigError: One file for several photos, or a name that is a photo's.
     """
-    if out.suffix.lower() in IMAGE_SUFFIXES:
-        if len(sources) > 1:
-            raise ConfigError(
-                f"{out} is one file but there are {len(sources)} photos; name a folder."
-            )
-        named = [out]
-    else:
-        named = []
-        for i, source in enumerate(sources):
-            stem = f"photo{i}" if isinstance(source, np.ndarray) else source.stem
-            suffix = ".png" if isinstance(source, np.ndarray) else source.suffix.lower()
-            suffix = suffix if suffix in IMAGE_SUFFIXES else ".png"
-            target, number = out / f"{stem}-{task}{suffix}", 2
-            while target in named:
-                target, number = out / f"{stem}-{task}-{number}{suffix}", number + 1
-            named.append(target)
-    originals = {s.resolve() for s in sources if isinstance(s, Path)}
+    names = []
+    for i, source in enumerate(sources):
+        stem, suffix = f"photo{i}", ".png"
+        if isinstance(source, Path):
+            stem, suffix = source.stem, source.suffix.lower()
+        names.append((stem, suffix if suffix in IMAGE_SUFFIXES else ".png"))
+    originals = [s for s in sources if isinstance(s, Path)]
+    one = out.suffix.lower() in IMAGE_SUFFIXES
+    return name_results(names, originals, out, task, one=one, kind="photo")
+
+
+def name_results(
+    names: Sequence[tuple[str, str]],
+    originals: Sequence[Path],
+    out: Path,
+    task: str,
+    *,
+    one: bool,
+    kind: str,
+) -> list[Path]:
+    """Return one file name for each stem and suffix, no two equal and none of the originals.
+
+    Args:
+        names: Stem and suffix each.
+        originals: Files that must stay.
+        out: The file itself, or a folder.
+        task: Goes into the names in a folder.
+        one: Whether ``out`` is a file.
+        kind: What the error calls an original.
+
+    Raises:
+        ConfigError: One file for several, or a name that is an original's.
+    """
+    if one and len(names) > 1:
+        raise ConfigError(f"{out} is one file but there are {len(names)} {kind}s; name a folder.")
+    named = [out] if one else list[Path]()
+    for stem, suffix in [] if one else names:
+        target, number = out / f"{stem}-{task}{suffix}", 2
+        while target in named:
+            target, number = out / f"{stem}-{task}-{number}{suffix}", number + 1
+        named.append(target)
+    kept = {original.resolve() for original in originals}
     for target in named:
-        if target.resolve() in originals:
-            raise ConfigError(f"{target} is one of the photos; choose another --out to keep it.")
+        if target.resolve() in kept:
+            raise ConfigError(f"{target} is one of the {kind}s; choose another --out to keep it.")
     return named
 
 

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from mien.edit.chain import Chain, Step, carry, parse_face
 from mien.edit.many import fingerprint
+from mien.edit.photos import name_results
 from mien.edit.track import Tracker
 from mien.faces.face import Face, Image
 from mien.faces.find import Finder
@@ -185,25 +186,11 @@ def video_targets(sources: Sequence[Path], out: Path, task: str) -> list[Path]:
         ConfigError: One file for several videos, or a name that is a source's.
         ImageError: The name of a file that does not end in ``.mp4``.
     """
-    if out.suffix and not out.is_dir():
+    one = bool(out.suffix) and not out.is_dir()
+    if one:
         check_video_name(out)
-        if len(sources) > 1:
-            raise ConfigError(
-                f"{out} is one file but there are {len(sources)} videos; name a folder."
-            )
-        named = [out]
-    else:
-        named = []
-        for source in sources:
-            target, number = out / f"{source.stem}-{task}.mp4", 2
-            while target in named:
-                target, number = out / f"{source.stem}-{task}-{number}.mp4", number + 1
-            named.append(target)
-    originals = {source.resolve() for source in sources}
-    for target in named:
-        if target.resolve() in originals:
-            raise ConfigError(f"{target} is one of the videos; choose another --out to keep it.")
-    return named
+    names = [(source.stem, ".mp4") for source in sources]
+    return name_results(names, sources, out, task, one=one, kind="video")
 
 
 class _Parts:
