@@ -71,6 +71,53 @@ def test_lazy_terms_are_computed_at_their_steps_only() -> None:
     assert groups["betas"] == pytest.approx((0.0, 0.99 ** (2 / 3)))
 
 
+def test_the_second_discriminator_sees_features_and_the_encoder_stays() -> None:
+    method = small(32, features="pcl")
+    assert not [name for name in method.state_dict() if "trunk" in name]
+    trunk = method._trunk[0]
+    before = {k: v.clone() for k, v in trunk.state_dict().items()}
+    fixed = method.d_features.across[0].weight.clone()
+    steps = method.optimisers(1e-2)
+    batch = {"image": torch.rand(8, 3, 32, 32) * 2 - 1}
+    called: list[str] = []
+
+    def update(name: str, loss: torch.Tensor) -> None:
+        called.append(name)
+        steps[name].zero_grad()
+        loss.backward()
+        steps[name].step()
+
+    seen = [method.step(batch, update)["D_features"] for _ in range(15)]
+    assert called[:3] == ["generator", "discriminator", "features"]
+    assert sum(seen[-3:]) < sum(seen[:3])  # noise and drawn pictures are easy to tell apart
+    assert all(torch.equal(v, before[k]) for k, v in trunk.state_dict().items())
+    assert torch.equal(method.d_features.across[0].weight, fixed)
+
+
+def test_features_reach_the_generator() -> None:
+    method = small(32, features="pcl", features_weight=0.0)
+    batch = {"image": torch.rand(4, 3, 32, 32) * 2 - 1}
+    slopes = []
+    for weight in (0.0, 1.0):
+        object.__setattr__(method.config, "features_weight", weight)
+        torch.manual_seed(0)
+        got: dict[str, torch.Tensor] = {}
+
+        def update(name: str, loss: torch.Tensor, got: dict[str, torch.Tensor] = got) -> None:
+            if name == "generator":
+                weights = method.g.mapping.parameters()
+                got[name] = torch.autograd.grad(loss, next(iter(weights)), retain_graph=True)[0]
+
+        method.step(batch, update)
+        slopes.append(got["generator"])
+    assert not torch.allclose(*slopes)
+
+
+def test_features_are_those_of_pcl() -> None:
+    with pytest.raises(ConfigError, match="weights of pcl"):
+        small(16, features="landmarks")
+
+
 def test_mixing_changes_later_layers_only() -> None:
     method = small(32, mixing=1.0)
     ws = method.styles(64)

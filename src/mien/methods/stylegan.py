@@ -10,6 +10,10 @@ A training at 64 px may start from one at 32 px, and that from one at 16 px (``-
 new layers begin by adding nothing, D's new block fades in over ``fade`` pictures: progressive
 growing (Karras et al., ICLR 2018) in steps.
 
+``features`` (ours, off by default) adds a discriminator of the features of a trained encoder
+(``mien.nets.feature_discriminator``): what the publications below ask of it, and where we differ,
+stands at ``_FEATURE_RATE``.
+
 Deviations:
 
 - ``augment``: ``differentiable`` (Zhao et al., NeurIPS 2020: colour, translation, cutout, always),
@@ -35,15 +39,24 @@ from mien.faces.face import Image
 from mien.faces.landmarks import INPUT
 from mien.files.errors import ConfigError, TableError, nearest
 from mien.methods.base import Batch, Method, Sampler, Score, Update, picture_grid, register
+from mien.methods.pcl.method import PCL
+from mien.methods.pcl.networks import Trunk
 from mien.nets.adversarial import discriminator_loss, generator_loss, r1_penalty
 from mien.nets.discrepancy import discrepancy
+from mien.nets.feature_discriminator import FeatureDiscriminator
 from mien.nets.perceptual import LandmarkFeatures, pooled
 from mien.nets.stylegan import ARCHITECTURES, Discriminator, Generator
+from mien.weights import load
 
 AUGMENTATIONS = ("none", "differentiable", "adaptive")
 _TARGET = 0.6  # of E[sign D(x)], where p stays as it is
 _PACE = 500_000  # pictures over which p could go from 0 to 1
 _ADJUST_EVERY = 4
+# Sauer et al. (NeurIPS 2021): hinge loss summed over the scales, always augmented. They train it at
+# 2e-4, without a discriminator of pixels; here it is a tenth of the other rate and stands beside
+# one, as in Kumari et al. (CVPR 2022). Both take networks trained on ImageNet, here it is PCL's
+# trunk, which is trained on faces without labels and ships with the project.
+_FEATURE_RATE = 0.1
 _AVERAGE = 0.005  # share of a step in w_avg
 _TRUNCATION = 0.7  # of previews
 _MEASURED = 1000  # pictures that are drawn for KID
@@ -74,6 +87,8 @@ class StyleGAN(Method):
         path_decay: float = 0.01
         augment: str = "none"
         fade: int = 0  # pictures over which D's first block fades in
+        features: str = ""  # weights of PCL whose trunk a second discriminator looks through
+        features_weight: float = 1.0
         flip: float = 0.5  # share of mirrored pictures
         weights: tuple[float, ...] = ()  # share of each table; by their sizes if empty
 
@@ -104,6 +119,15 @@ class StyleGAN(Method):
             c.clamp,
         )
         self.d = Discriminator(c.size, c.channel_base, c.channel_max, clamp=c.clamp)
+        # Frozen and never saved: its own weights are at hand.
+        self._trunk: list[Trunk] = []
+        if c.features:
+            self._trunk.append(_frozen_trunk(c.features))
+            shapes = [
+                (m.shape[1], m.shape[3])
+                for m in self.feature_maps(torch.zeros(1, 3, c.size, c.size))
+            ]
+            self.d_features = FeatureDiscriminator(shapes)
         self.register_buffer("images", torch.zeros((), dtype=torch.int64))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.register_buffer("path_mean", torch.zeros(()))
@@ -162,6 +186,10 @@ class StyleGAN(Method):
             made[name] = optim.Adam(
                 net.parameters(), learning_rate * share, (0.0, 0.99**share), eps=1e-8, fused=True
             )
+        if c.features:
+            heads = [p for p in self.d_features.parameters() if p.requires_grad]
+            rate = learning_rate * _FEATURE_RATE
+            made["features"] = optim.Adam(heads, rate, (0.0, 0.99), fused=True)
         return made
 
     def step(self, batch: Batch, update: Update) -> dict[str, float]:
@@ -181,6 +209,13 @@ class StyleGAN(Method):
             penalty = self.path_penalty(max(1, len(real) // 2))
             scalars["path"] = penalty.item()
             l_g = l_g + c.path_length * c.path_every * penalty
+        if c.features:
+            # Its heads learn from the same pass through the trunk as G.
+            maps = self.feature_maps(augment(fake, torch.ones_like(self.p)))
+            told = self.d_features(maps)
+            l_features = torch.stack([generator_loss(t, "hinge") for t in told]).sum()
+            scalars["G_features"] = l_features.item()
+            l_g = l_g + c.features_weight * l_features
         self.d.requires_grad_(True)
         update("generator", l_g)
 
@@ -194,6 +229,15 @@ class StyleGAN(Method):
             scalars["R1"] = penalty.item()
             l_d = l_d + c.r1 * c.r1_every * penalty
         update("discriminator", l_d)
+        if c.features:
+            with torch.no_grad():
+                true = self.feature_maps(augment(real, torch.ones_like(self.p)))
+            pairs = zip(
+                self.d_features(true), self.d_features([m.detach() for m in maps]), strict=True
+            )
+            l_d = torch.stack([discriminator_loss(r, f, "hinge") for r, f in pairs]).sum()
+            scalars["D_features"] = l_d.item()
+            update("features", l_d)
 
         if c.augment == "adaptive":
             self._adjust(scalars["sign"], step, len(real))
@@ -231,6 +275,11 @@ class StyleGAN(Method):
     def augmented(self, x: Tensor) -> Tensor:
         """Augment real and drawn pictures ``(B, 3, S, S)`` alike before D sees them."""
         return x if self.config.augment == "none" else augment(x, self.p)
+
+    def feature_maps(self, x: Tensor) -> list[Tensor]:
+        """Return what each stage of the frozen trunk makes of ``x`` ``(B, 3, S, S)``."""
+        trunk = self._trunk[0].to(x.device)
+        return list(trunk.stage_outputs((x + 1) / 2))
 
     def _adjust(self, sign: float, step: int, count: int) -> None:
         """Raise p while D is too sure of real pictures, else lower it."""
@@ -282,6 +331,21 @@ def _features(net: LandmarkFeatures, x: Tensor) -> Tensor:
             y = F.interpolate(y, size, mode="bilinear", antialias=y.shape[-1] > INPUT)
         found.append(pooled(net(y)).cpu())
     return torch.cat(found)
+
+
+def _frozen_trunk(name_or_path: str) -> Trunk:
+    """Return the trunk of weights of PCL, in evaluation mode, without gradients of its own.
+
+    Raises:
+        ConfigError: Weights of another method.
+    """
+    method = load(name_or_path)
+    if not isinstance(method, PCL):
+        raise ConfigError(
+            f"features: {name_or_path} is of {method.name}; weights of pcl are meant."
+        )
+    trunk: Trunk = method.backbone.trunk
+    return trunk.requires_grad_(False)
 
 
 def augment(x: Tensor, p: Tensor) -> Tensor:
