@@ -53,15 +53,18 @@ def fill_polygon(corners: Tensor, size: int) -> Tensor:
     Even-odd rule on a grid of half pixels, softened over the rim.
     """
     fine = (torch.arange(2 * size) - 0.5) / 2
-    y, x = torch.meshgrid(fine, fine, indexing="ij")
-    a, b = corners[:, :, None], corners.roll(-1, 1)[:, :, None]
-    px, py = x.reshape(1, 1, -1), y.reshape(1, 1, -1)
+    a, b = corners[:, None], corners.roll(-1, 1)[:, None]  # (B, 1, K, 2)
+    y = fine[:, None]
     rise = b[..., 1] - a[..., 1]
-    crosses = (a[..., 1] > py) != (b[..., 1] > py)
-    at = a[..., 0] + (py - a[..., 1]) / torch.where(rise == 0, torch.ones_like(rise), rise) * (
+    crosses = (a[..., 1] > y) != (b[..., 1] > y)  # (B, 2S, K): edges that a row meets
+    at = a[..., 0] + (y - a[..., 1]) / torch.where(rise == 0, torch.ones_like(rise), rise) * (
         b[..., 0] - a[..., 0]
     )
-    inside = ((crosses & (px < at)).sum(1) % 2).float().view(-1, 1, 2 * size, 2 * size)
+    # Of each row, how many edges lie right of each place: counted where they are met, summed up.
+    met = torch.zeros(len(corners), 2 * size, 2 * size + 1)
+    met.scatter_add_(2, torch.searchsorted(fine, at.contiguous()), crosses.float())
+    right = met.flip(2).cumsum(2).flip(2)[:, :, 1:]
+    inside = (right % 2)[:, None]
     share = F.avg_pool2d(inside, 2)
     d = torch.arange(-2, 3)
     kernel = torch.exp(-0.5 * (d / _SOFT) ** 2)
