@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from mien.cli.evaluation import _layers
 from mien.data.procedural import write_table
 from mien.evaluate.style_transfer import aligned_error, evaluate_transfer
 from mien.files.errors import ConfigError
@@ -31,7 +32,8 @@ def test_every_question_is_answered(tmp_path: Path) -> None:
     method.calibrate()
     report = evaluate_transfer(
         method, tmp_path / "table", judge=small, pairs=4, search_pairs=1, generated=2, steps=4,
-        splits=("val", "test"), out=tmp_path / "report", cache=False, progress=False,
+        layers=[(2, 3, 4)], splits=("val", "test"), out=tmp_path / "report", cache=False,
+        progress=False,
     )  # fmt: skip
     measures = report.measures
     assert (
@@ -42,6 +44,9 @@ def test_every_question_is_answered(tmp_path: Path) -> None:
     still = measures["configured layers 3, 4: cosine to the source"]
     assert still["others"]["unedited"] == pytest.approx(1, abs=1e-4)
     assert still["value"] < 1
+    more = measures["given layers 2, 3, 4: cosine to the source"]
+    assert more["others"] == still["others"]
+    assert more["value"] != still["value"]
     assert report.layers["method"] == "all masks"
     assert report.layers["rank_of_configured"] >= 1
     assert "counted from 1" in report.markdown()
@@ -55,6 +60,14 @@ def test_aligned_error_sees_shape_alone() -> None:
     turn = np.array([[0.8, -0.6], [0.6, 0.8]], np.float32)
     assert aligned_error(2 * true @ turn + 5, true).max() < 1e-3
     assert aligned_error(true * [1, 1.5], true).min() > 1
+
+
+def test_layers_are_read() -> None:
+    assert _layers("2-4") == _layers("2,3,4") == (2, 3, 4)
+    assert _layers("1,4-5") == (1, 4, 5)
+    for bad in ("", "a", "3-", "2--4"):
+        with pytest.raises(ConfigError, match="--layers"):
+            _layers(bad)
 
 
 def test_other_methods_are_refused(tmp_path: Path) -> None:

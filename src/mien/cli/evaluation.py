@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -433,6 +434,7 @@ def evaluate_makeup(
         "mien evaluate-transfer styletransfer tables/lfw --judge "
         "dlib:dlib_face_recognition_resnet_model_v1.dat --expression-judge hog --data DATA "
         "--out report",
+        "mien evaluate-transfer styletransfer tables/lfw --judge JUDGE --layers 2-4 --layers 1-4",
     ),
 )
 def evaluate_transfer(
@@ -458,6 +460,13 @@ def evaluate_transfer(
     expression_weight: Annotated[
         float, typer.Option(help="Weight of D2 in the search; that of D1 is 1.")
     ] = 1.0,
+    layers: Annotated[
+        list[str],
+        typer.Option(
+            help="Other expression layers to measure beside the configured ones, counted from 0: "
+            "2-4 or 2,3,4; may be repeated."
+        ),
+    ] = [],  # noqa: B006  (typer's way; never changed)
     split: Annotated[
         list[str],
         typer.Option(help="Split whose persons are taken: test, val, train; may be repeated."),
@@ -483,12 +492,27 @@ def evaluate_transfer(
         steps=steps,
         start=start,
         cost=Cost(appearance, expression, 1.0, expression_weight),
+        layers=[_layers(text) for text in layers],
         splits=split,
         out=out,
         seed=seed,
         cache=cache,
     )
     print(report.markdown())
+
+
+def _layers(text: str) -> tuple[int, ...]:
+    """Read ``2-4`` or ``2,3,4``."""
+    from mien.files.errors import ConfigError
+
+    found: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
+        if not match:
+            raise ConfigError(f"--layers {text!r} is no list of layers: 2-4 or 2,3,4.")
+        first, last = int(match[1]), int(match[2] or match[1])
+        found += range(first, last + 1)
+    return tuple(found)
 
 
 @app.command(

@@ -131,6 +131,7 @@ def evaluate_transfer(
     steps: int = 500,
     start: str = "encoder",
     cost: Cost | None = None,
+    layers: Sequence[Sequence[int]] = (),
     splits: Sequence[str] = ("test",),
     out: str | Path | None = None,
     seed: int = 0,
@@ -154,6 +155,7 @@ def evaluate_transfer(
         start: Where the inversion of photos starts: ``encoder`` or ``mean``. That of generated
             faces starts from the mean.
         cost: What the choice of layers minimises.
+        layers: Other sets of expression layers (counted from 0) to measure beside the configured.
         splits: Splits of the table whose persons are taken.
         out: Folder for ``transfer.json``, ``transfer.md``, the sheet ``transfer.png``, the descent
             ``descent.png`` and the ranking ``masks.png``.
@@ -162,7 +164,8 @@ def evaluate_transfer(
         progress: Show progress bars.
 
     Raises:
-        ConfigError: Another method, or the judge is the network that is judged.
+        ConfigError: Another method, layers that it does not have, or the judge is the network that
+            is judged.
         TableError: No persons or no split, or nobody is left that was not trained on.
         MissingExtraError: SciPy is not installed.
     """
@@ -177,6 +180,8 @@ def evaluate_transfer(
             f"The method {method.name} has no style codes; `mien evaluate-edits` measures "
             "transfers of any method."
         )
+    for given in layers:
+        layer_mask(tuple(given), method.g.num_ws)  # refuses layers that there are not
     who = judge_of(judge, weights)
     faces = FaceCache(table, native_size(method))
     seen = trained_on(card, faces)
@@ -198,7 +203,7 @@ def evaluate_transfer(
     persons = np.asarray(faces.person[drawn.sources[:pairs]])
     measures |= run.reconstruction(source[:pairs], one[:pairs], persons, faces, who, folder)
     used = method.config.expression_layers
-    layers: dict[str, Any] = {}
+    searched: dict[str, Any] = {}
     ranking: Ranking | None = None
     if search_pairs:
         tail = slice(pairs, None)
@@ -206,14 +211,14 @@ def evaluate_transfer(
         head = slice(0, min(pairs, max(search_pairs, 2)))
         held = Measured(method.inverter, source[head], driver[head], (one[head], two[head]), cost)
         measures |= run.compare(held, ranking.best, persons[head])
-        layers = {
+        searched = {
             "found": list(ranking.best),
             "configured": list(used),
             "rank_of_configured": ranking.place(used),
             "method": ranking.method,
             "ranking": ranking.rows(),
         }
-    chosen = [("configured layers", used)]
+    chosen = [("configured layers", used), *(("given layers", tuple(g)) for g in layers)]
     if ranking is not None and ranking.best not in ((), used):
         chosen.append(("found layers", ranking.best))
     head = slice(0, pairs)
@@ -248,8 +253,8 @@ def evaluate_transfer(
         "landmarks": "the shipped landmark network, on the crops",
         "seed": seed,
     }
-    notes = _notes(data_used, settings, layers)
-    report = TransferReport(measures, layers, data_used, settings, notes)
+    notes = _notes(data_used, settings, searched)
+    report = TransferReport(measures, searched, data_used, settings, notes)
     if out is not None:
         folder_out = Path(out)
         write_json(folder_out / "transfer.json", report.as_json())
