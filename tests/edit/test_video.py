@@ -163,9 +163,27 @@ def test_several_videos(toy_method, toy_finder, clip, photo, tmp_path) -> None:
     write_video(tmp_path / "b.mp4", pictures(photo, 3), 25)
     steps = [Step("neutralise", method=toy_method)]
     done = edit_videos([clip, tmp_path / "b.mp4"], steps, out=tmp_path / "o", finder=toy_finder(1))
-    assert [d.path.name for d in done] == ["spoken-neutralise.mp4", "b-neutralise.mp4"]
+    assert not done.skipped
+    assert [d.path.name for d in done.written] == ["spoken-neutralise.mp4", "b-neutralise.mp4"]
     with pytest.raises(ConfigError, match="name a folder"):
         edit_videos([clip, clip], steps, out=tmp_path / "one.mp4", finder=toy_finder(1))
+
+
+def test_a_damaged_video_is_named_and_the_others_are_edited(
+    toy_method, toy_finder, clip, tmp_path
+) -> None:
+    bad = [tmp_path / "cut.mp4", tmp_path / "text.mp4"]
+    bad[0].write_bytes(clip.read_bytes()[:300])
+    bad[1].write_text("no video")
+    steps = [Step("neutralise", method=toy_method)]
+    options = {"finder": toy_finder(1), "out": tmp_path / "o"}
+    done = edit_videos([bad[0], clip, bad[1]], steps, **options)
+    assert [d.path.name for d in done.written] == ["spoken-neutralise.mp4"]
+    assert list(done.skipped) == [str(b) for b in bad]
+    assert all(Path(video).name in reason for video, reason in done.skipped.items())
+    assert sorted(p.name for p in (tmp_path / "o").iterdir()) == ["spoken-neutralise.mp4"]
+    with pytest.raises(FaceError, match="None of 2 videos"):
+        edit_videos(bad, steps, **options)
 
 
 def test_wrong_questions(run, clip, tmp_path, toy_finder) -> None:

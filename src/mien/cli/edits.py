@@ -186,7 +186,10 @@ def edit(
     if resume and not videos:
         raise ConfigError("--resume is for videos; photos that are finished are not done again.")
     if videos:
-        for film in edit_videos(videos, steps, face=face or "largest", resume=resume, **common):
+        films = edit_videos(videos, steps, face=face or "largest", resume=resume, **common)
+        for reason in films.skipped.values():
+            print(f"skipped: {reason}", file=sys.stderr)
+        for film in films.written:
             for warning in film.warnings:
                 print(f"warning: {warning}", file=sys.stderr)
             print(

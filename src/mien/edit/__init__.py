@@ -12,13 +12,14 @@ if TYPE_CHECKING:
     from mien.edit.many import Done, compare, edit_photos
     from mien.edit.photos import Edited, Editor, edit
     from mien.edit.tasks import TASKS, Task, task_names
-    from mien.edit.video import EditedVideo, edit_video
+    from mien.edit.video import DoneVideos, EditedVideo, edit_video, edit_videos
     from mien.faces.provenance import EditRecord, Provenance, read_provenance, write_edited
 
 _HOME = {
     "BEST": "mien.edit.best",
     "Chain": "mien.edit.chain",
     "Done": "mien.edit.many",
+    "DoneVideos": "mien.edit.video",
     "Step": "mien.edit.chain",
     "best": "mien.edit.best",
     "compare": "mien.edit.many",
@@ -33,6 +34,7 @@ _HOME = {
     "Task": "mien.edit.tasks",
     "edit": "mien.edit.photos",
     "edit_video": "mien.edit.video",
+    "edit_videos": "mien.edit.video",
     "embed": "mien.edit.codes",
     "read_provenance": "mien.faces.provenance",
     "task_names": "mien.edit.tasks",
@@ -44,6 +46,7 @@ __all__ = [
     "TASKS",
     "Chain",
     "Done",
+    "DoneVideos",
     "EditRecord",
     "Edited",
     "EditedVideo",
@@ -57,6 +60,7 @@ __all__ = [
     "edit",
     "edit_photos",
     "edit_video",
+    "edit_videos",
     "embed",
     "read_provenance",
     "task_names",

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from mien.edit.best import able
 from mien.edit.chain import Chain, Step, carry, parse_face
 from mien.edit.photos import targets as name_targets
+from mien.edit.sheets import PORTRAIT, labelled, portrait
 from mien.edit.sources import photo_files
 from mien.faces.face import Face, Image
 from mien.faces.find import Finder, choose
@@ -28,7 +29,6 @@ from mien.files.errors import ConfigError, FaceError, MienError
 
 _PHOTOS = 8  # decoded at a time: 40 megapixels are 120 MB
 _SETTINGS = ".mien-edit.json"
-_PORTRAIT, _MARGIN, _LABEL = 256, 0.35, 24  # px, sides of the crop, px
 
 
 @dataclass(frozen=True)
@@ -205,31 +205,10 @@ def _write(target: Path, image: Image, record: EditRecord, data: bytes, provenan
         write_image(target, image)
 
 
-def portrait(photo: Image, face: Face, side: int = _PORTRAIT) -> Image:
-    """Cut a face out of its photo with some room around it: uint8 ``(side, side, 3)``."""
-    from mien.faces.align import warp_crop
-
-    crop = len(face.crop)
-    scale = crop * (1 + 2 * _MARGIN) / side
-    shift = -_MARGIN * crop + (scale - 1) / 2
-    grow = np.array([[scale, 0, shift], [0, scale, shift], [0, 0, 1]])
-    return warp_crop(photo, np.asarray(face.to_photo @ grow, np.float32), side)
-
-
-def labelled(pictures: Sequence[Image], labels: Sequence[str]) -> Image:
-    """Set pictures of one size side by side under their labels."""
-    columns = []
-    for picture, label in zip(pictures, labels, strict=True):
-        band = np.full((_LABEL, picture.shape[1], 3), 255, np.uint8)
-        cv2.putText(band, label, (6, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
-        columns.append(np.concatenate([band, picture]))
-    return np.concatenate(columns, axis=1)
-
-
 def _row(each: _Found, face: Face, chains: Sequence[Chain]) -> Image:
     given = [(s.task, d) for s, d in zip(chains[0].steps, chains[0].drivers, strict=True) if d]
     pictures = [portrait(each.photo, face)]
-    pictures += [cv2.resize(d.crop, (_PORTRAIT, _PORTRAIT)).astype(np.uint8) for _, d in given]
+    pictures += [cv2.resize(d.crop, (PORTRAIT, PORTRAIT)).astype(np.uint8) for _, d in given]
     pictures += [portrait(chain.apply(each.photo, [face]), face) for chain in chains]
     labels = ["photo", *(f"driver: {task}" for task, _ in given)]
     return labelled(pictures, [*labels, *(chain.record.weights for chain in chains)])

@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mien.edit.many import labelled, portrait
 from mien.edit.photos import Change
+from mien.edit.sheets import labelled, portrait
 from mien.evaluate.encoders import encoder
 from mien.evaluate.judges import directions
 from mien.evaluate.quality import NO_JAW, nme

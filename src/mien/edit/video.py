@@ -13,7 +13,7 @@ import re
 import shutil
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,19 @@ class EditedVideo:
     edited: int
     without_face: int
     warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class DoneVideos:
+    """What a run over videos did.
+
+    Attributes:
+        written: Those that were edited.
+        skipped: Video → why it was not edited.
+    """
+
+    written: list[EditedVideo] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
 
 
 def is_video(path: Any) -> bool:
@@ -161,22 +174,34 @@ def edit_video(
 
 def edit_videos(
     videos: Iterable[str | Path], steps: Sequence[Step], *, out: str | Path, **options: Any
-) -> list[EditedVideo]:
+) -> DoneVideos:
     """Edit several videos with weights that are loaded once; see ``edit_video``.
 
+    A video that cannot be read, or holds no face, is named and left out.
+
     Raises:
-        MienError: As ``edit_video``, at the first video that cannot be edited.
+        MienError: Settings or names that do not do, or none of the videos could be edited.
     """
     sources = [Path(video) for video in videos]
     loading = {
         name: options.pop(name) for name in ("detector", "finder", "driver_face") if name in options
     }
     chain = Chain(steps, **loading)
-    named = video_targets(sources, Path(out), chain.name)
-    return [
-        edit_video(source, chain, out=target, detector=loading.get("detector", "dlib"), **options)
-        for source, target in zip(sources, named, strict=True)
-    ]
+    detector = loading.get("detector", "dlib")
+    done = DoneVideos()
+    for source, target in zip(sources, video_targets(sources, Path(out), chain.name), strict=True):
+        try:
+            film = edit_video(source, chain, out=target, detector=detector, **options)
+        except (FaceError, ImageError) as error:
+            if len(sources) == 1:
+                raise
+            done.skipped[str(source)] = str(error)
+        else:
+            done.written.append(film)
+    if sources and not done.written:
+        reason = next(iter(done.skipped.values()))
+        raise FaceError(f"None of {len(sources)} videos; the first: {reason}")
+    return done
 
 
 def video_targets(sources: Sequence[Path], out: Path, task: str) -> list[Path]:
