@@ -114,7 +114,7 @@ def test_features_reach_the_generator() -> None:
 
 
 def test_features_are_those_of_pcl() -> None:
-    with pytest.raises(ConfigError, match="weights of pcl"):
+    with pytest.raises(ConfigError, match="not of pcl"):
         small(16, features="landmarks")
 
 

@@ -38,7 +38,17 @@ from mien.data.singles import Part, SingleSampler
 from mien.faces.face import Image
 from mien.faces.landmarks import INPUT
 from mien.files.errors import ConfigError, TableError, nearest
-from mien.methods.base import Batch, Method, Sampler, Score, Update, picture_grid, register
+from mien.files.weights import SHIPPED, load_weights
+from mien.methods.base import (
+    Batch,
+    Method,
+    Sampler,
+    Score,
+    Update,
+    config_from,
+    picture_grid,
+    register,
+)
 from mien.methods.pcl.method import PCL
 from mien.methods.pcl.networks import Trunk
 from mien.nets.adversarial import discriminator_loss, generator_loss, r1_penalty
@@ -46,7 +56,6 @@ from mien.nets.discrepancy import discrepancy
 from mien.nets.feature_discriminator import FeatureDiscriminator
 from mien.nets.perceptual import LandmarkFeatures, pooled
 from mien.nets.stylegan import ARCHITECTURES, Discriminator, Generator
-from mien.weights import load
 
 AUGMENTATIONS = ("none", "differentiable", "adaptive")
 _TARGET = 0.6  # of E[sign D(x)], where p stays as it is
@@ -339,11 +348,12 @@ def _frozen_trunk(name_or_path: str) -> Trunk:
     Raises:
         ConfigError: Weights of another method.
     """
-    method = load(name_or_path)
-    if not isinstance(method, PCL):
-        raise ConfigError(
-            f"features: {name_or_path} is of {method.name}; weights of pcl are meant."
-        )
+    shipped = SHIPPED / f"{name_or_path}.safetensors"
+    tensors, card = load_weights(shipped if shipped.is_file() else name_or_path)
+    if card.get("method") != PCL.name:
+        raise ConfigError(f"features: {name_or_path} is of {card.get('method')}, not of pcl.")
+    method = PCL(config_from(PCL.Config, card["config"])).eval()
+    method.load_state_dict(tensors)
     trunk: Trunk = method.backbone.trunk
     return trunk.requires_grad_(False)
 
