@@ -228,3 +228,12 @@ def test_the_whole_mouth_is_edited_at_full_strength(toy_method, toy_finder) -> N
     (found,) = edit("mean-face", photo, weights=toy_method, finder=toy_finder(1))
     for x, y in found.faces[0].landmarks[48:].round().astype(int):
         assert abs(int(found.image[y, x, 0]) - 127) <= 2
+
+
+def test_what_was_edited_is_printed_in_a_line_without_its_pixels(
+    toy_method, toy_finder, photo
+) -> None:
+    (found,) = edit("neutralise", photo, weights=toy_method, finder=toy_finder(1))
+    assert not any(f"{name}=" in repr(found) for name in ("image", "photo", "crop", "landmarks"))
+    assert len(repr(found)) < 500
+    assert "task='neutralise'" in repr(found)

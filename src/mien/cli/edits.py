@@ -194,7 +194,7 @@ def edit(
                 print(f"warning: {warning}", file=sys.stderr)
             print(
                 f"{film.path}: {film.edited} of {film.frames} frames edited; "
-                f"{film.without_face} hold no face that could be"
+                f"no face to edit in {film.without_face}"
             )
         sources = [source for source in sources if source not in videos]
         if not sources:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,8 +48,8 @@ class Edited:
         warnings: What may have gone wrong with make-up (``mien.edit.makeup``).
     """
 
-    image: Image
-    photo: Image
+    image: Image = field(repr=False)
+    photo: Image = field(repr=False)
     faces: list[Face]
     record: EditRecord
     source: str = ""

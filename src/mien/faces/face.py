@@ -30,9 +30,9 @@ class Face:
             pitch > 0: looking up; roll > 0: head tilted clockwise as the viewer sees it.
     """
 
-    crop: Image
-    landmarks: Array
-    to_photo: Array
+    crop: Image = field(repr=False)
+    landmarks: Array = field(repr=False)
+    to_photo: Array = field(repr=False)
     box: Array
     score: float
     source: str = ""
