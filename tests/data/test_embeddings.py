@@ -33,8 +33,9 @@ def test_rows_are_joined_by_source(table, tmp_path):
 
 
 def test_other_numbers_are_converted(table, tmp_path):
-    rows = [(table.column("source")[1], [0.5, 2.0])]
-    for kind in (pa.list_(pa.float64()), pa.large_list(pa.float16()), pa.list_(pa.float32(), 2)):
+    kinds = {np.float64: pa.list_(pa.float64()), np.float16: pa.large_list(pa.float16())}
+    for number, kind in [*kinds.items(), (np.float32, pa.list_(pa.float32(), 2))]:
+        rows = [(table.column("source")[1], [number(0.5), number(2)])]
         found = read_embeddings(write(tmp_path / "e.parquet", rows, kind), table, 2)
         assert found[1].tolist() == [0.5, 2.0]
 

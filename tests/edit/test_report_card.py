@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 
 from mien.edit.chain import Chain, Step
+from mien.edit.many import edit_photos
 from mien.edit.report_card import (
     flow_picture,
     mask_in_photo,
     report_card,
+    report_sheet,
     sharpness_ratio,
     write_report,
 )
+from mien.edit.sheets import PORTRAIT, portrait
+from mien.faces.image import write_image
 from mien.faces.provenance import read_provenance
 
 
@@ -74,3 +79,39 @@ def test_flow_picture() -> None:
     assert (flow_picture(flow, 8) == 255).all()
     flow[0] = 0.1
     assert (flow_picture(flow, 8)[4, 4] == (255, 0, 0)).all()
+
+
+def test_what_lies_outside_of_the_photo_is_white_on_a_sheet(photo, face) -> None:
+    moved = replace(face, to_photo=face.to_photo + np.float32([[0, 0, -1000], [0, 0, 0]]))
+    assert (portrait(photo, moved) == 255).all()
+    assert (portrait(photo, face) != 255).any()
+
+
+def test_a_sheet_has_a_flow_where_something_moved(photo, face, toy_method, toy_finder) -> None:
+    chain = Chain([Step("neutralise", method=toy_method)], finder=toy_finder(1))
+    (change,) = chain.changes([face])
+    wide = report_sheet(photo, photo, [face], [replace(change, flow=np.zeros((2, 4, 4)))])
+    narrow = report_sheet(photo, photo, [face], [replace(change, flow=None)])
+    assert (wide.shape[1], narrow.shape[1]) == (4 * PORTRAIT, 3 * PORTRAIT)
+
+
+def test_a_folder_of_reports_has_a_summary(tmp_path, toy_method, photo, toy_finder) -> None:
+    for name, picture in (("a", photo), ("b", photo[:, ::-1].copy())):
+        write_image(tmp_path / "in" / f"{name}.png", picture)
+    steps = [Step("mean-face", method=toy_method)]
+    asked = {"out": tmp_path / "out", "finder": toy_finder(1), "report": True}
+    done = edit_photos(tmp_path / "in", steps, **asked)
+    assert done.report == tmp_path / "out" / "report.json"
+    told = json.loads(done.report.read_text())
+    cards = [
+        json.loads(f.read_text())["faces"][0] for f in (tmp_path / "out").glob("*-report.json")
+    ]
+    assert (told["photos"], told["faces"]) == (2, 2)
+    for measure in ("identity", "sharpness", "outside"):
+        values = [card[measure] for card in cards]
+        assert told["mean"][measure] == pytest.approx(np.mean(values))
+        assert (told["least"][measure], told["most"][measure]) == (min(values), max(values))
+    assert told["warn"]["outside"] == 0
+    again = edit_photos(tmp_path / "in", steps, **asked)  # all were finished before
+    assert len(again.finished) == 2
+    assert json.loads(again.report.read_text()) == told

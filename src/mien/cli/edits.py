@@ -141,7 +141,10 @@ def edit(
     ] = True,
     report: Annotated[
         bool,
-        typer.Option("--report", help="Write a report card (PNG and JSON) beside each photo."),
+        typer.Option(
+            "--report",
+            help="Write a report card (PNG and JSON) beside each photo, and their summary.",
+        ),
     ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Edit again what an earlier run has finished.")
@@ -210,6 +213,8 @@ def edit(
         print(f"skipped: {reason}", file=sys.stderr)
     for path in done.written:
         print(path)
+    if done.report:
+        print(done.report)
     if done.finished:
         print(f"{len(done.finished)} were finished before (--overwrite edits them again)")
 

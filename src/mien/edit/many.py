@@ -7,7 +7,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +40,14 @@ class Done:
         finished: Files that an earlier run with the same settings had written.
         skipped: Photo → why it was not edited.
         warnings: What may have gone wrong with make-up (``mien.edit.makeup``).
+        report: Summary of the report cards, where some were asked for in a folder.
     """
 
     written: list[Path] = field(default_factory=list)
     finished: list[Path] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    report: Path | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +93,8 @@ def edit_photos(
         finder: Replaces the finder that ``detector`` names.
         provenance: Sign what is written; False leaves no mark that it was edited.
         overwrite: Edit again what is finished.
-        report: Write a report card (``mien.edit.report_card``) beside each photo.
+        report: Write a report card (``mien.edit.report_card``) beside each photo and, in a folder,
+            ``report.json``, what they say together.
         batch_size: Faces in a call of a network.
         progress: Show a progress bar.
 
@@ -122,15 +125,31 @@ def edit_photos(
                 if report:
                     from mien.edit.report_card import write_report
 
-                    card = each.target.with_name(f"{each.target.stem}-report")
                     aims = [chain.wanted_pose(f) for f in each.faces]
                     write_report(
-                        card, each.photo, image, each.faces, changes, chain.record, data, aims
+                        _card(each.target),
+                        each.photo,
+                        image,
+                        each.faces,
+                        changes,
+                        chain.record,
+                        data,
+                        aims,
                     )
                 _write(each.target, image, chain.record, data, provenance)
                 done.written.append(each.target)
             bar.update(len(part))
     _check_some(done, len(files))
+    if report and Path(out).suffix.lower() not in IMAGE_SUFFIXES:
+        from mien.edit.report_card import write_summary
+
+        cards = [_card(target).with_suffix(".json") for target in done.finished + done.written]
+        cards = [
+            card for card in cards if card.is_file()
+        ]  # none if an earlier run wrote no reports
+        if cards:
+            done = replace(done, report=Path(out) / "report.json")
+            write_summary(Path(out) / "report.json", cards)
     return done
 
 
@@ -196,6 +215,10 @@ def compare(
             bar.update()
     _check_some(done, len(files))
     return done
+
+
+def _card(target: Path) -> Path:
+    return target.with_name(f"{target.stem}-report")
 
 
 def _write(target: Path, image: Image, record: EditRecord, data: bytes, provenance: bool) -> None:

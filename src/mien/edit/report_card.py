@@ -5,8 +5,9 @@ The judge of identity is an encoder that had no part in the edit, where the ship
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -153,10 +154,43 @@ def write_report(
     return cards
 
 
+def write_summary(path: str | Path, reports: Sequence[Path]) -> dict[str, Any]:
+    """Write what the reports of many photos say together, as JSON.
+
+    Args:
+        path: The summary.
+        reports: Files that ``write_report`` wrote, ``.json``, of one edit.
+
+    Returns:
+        The content: ``edit``, the numbers of ``photos`` and ``faces``, ``mean``, ``least`` and
+        ``most`` of each measure, and how many faces have a warning by measure, ``warn``.
+    """
+    told = [json.loads(report.read_text(encoding="utf-8")) for report in reports]
+    faces = [face for each in told for face in each["faces"]]
+    measures = [f.name for f in fields(ReportCard) if f.type == "float"]
+    columns = {name: np.array([face[name] for face in faces]) for name in measures}
+    summary = {
+        "edit": told[0]["edit"],
+        "photos": len(told),
+        "faces": len(faces),
+        **{
+            name: {measure: float(f(column)) for measure, column in columns.items()}
+            for name, f in (("mean", np.mean), ("least", np.min), ("most", np.max))
+        },
+        "warn": {
+            mark: sum(face["marks"][mark] == "warn" for face in faces) for mark in faces[0]["marks"]
+        },
+    }
+    write_json(path, summary)
+    return summary
+
+
 def report_sheet(
     photo: Image, edited: Image, faces: Sequence[Face], changes: Sequence[Change]
 ) -> Image:
     """Return a row a face, uint8 ``(H, W, 3)``: before, after, their difference and the flow.
+
+    The flow is left out where no face was moved by one.
 
     Args:
         photo: The photo.
@@ -164,13 +198,16 @@ def report_sheet(
         faces: The faces that were edited, at least one.
         changes: What was done to each.
     """
-    rows = []
+    rows, flows = [], any(change.flow is not None for change in changes)
     for face, change in zip(faces, changes, strict=True):
         before, after = portrait(photo, face), portrait(edited, face)
         difference = 128 + _AMPLIFY * (after.astype(np.int16) - before)
         pictures = [before, after, np.clip(difference, 0, 255).astype(np.uint8)]
-        pictures.append(flow_picture(change.flow, len(before)))
-        rows.append(labelled(pictures, ["before", "after", f"difference x {_AMPLIFY}", "flow"]))
+        labels = ["before", "after", f"difference x {_AMPLIFY}"]
+        if flows:
+            pictures.append(flow_picture(change.flow, len(before)))
+            labels.append("flow")
+        rows.append(labelled(pictures, labels))
     return np.concatenate(rows)
 
 
