@@ -15,12 +15,15 @@ from torch import Tensor
 from mien.data.cache import FaceCache
 from mien.data.makeup_artist import draw_parameters, paint
 from mien.data.procedural import write_table
+from mien.evaluate.judges import take
 from mien.evaluate.makeup import LIKENESS, draw_rows, evaluate_makeup, held_out_photos
 from mien.evaluate.makeup_measures import (
     colour_difference,
     hue_slope,
     largest_gap,
+    left_of_skin,
     mean,
+    paint_pairs,
     share,
 )
 from mien.faces.regions import region_masks
@@ -124,6 +127,29 @@ def test_an_oracle_and_a_copier(table: Path, tmp_path: Path) -> None:
 def test_a_leak_beyond_the_mask_is_seen(table: Path) -> None:
     found = measured(table, Copier(outside=0.1)).measures
     assert found["change outside the mask, 1/255"]["edited"] > 5
+
+
+def test_blush_and_foundation_are_told_apart(table: Path) -> None:
+    class KnowsBlush(Copier):
+        """Takes off all paint at the first call, and nothing at the second."""
+
+        def remove_makeup(self, images: Tensor, *, landmarks: Tensor) -> Edit:
+            bare, self.bare = self.bare, images
+            return Edit(bare)
+
+    faces = FaceCache(table, 112)
+    rows = np.arange(6)
+    x, points = take(faces, rows), torch.from_numpy(faces.landmarks[rows])
+    worn = draw_parameters(6, torch.Generator().manual_seed(0), always=True)
+    method = KnowsBlush()
+    method.bare = x
+    pairs = paint_pairs(x, points, x, points, worn, rows, ("skin",))
+    found = left_of_skin(method, pairs)
+    left = [
+        found[f"make-up left by removal %, skin, {kind} alone"] for kind in ("blush", "foundation")
+    ]
+    assert left[0].value() == pytest.approx(0)
+    assert left[1].value() > 50, "the blush of the first call is not the foundation"
 
 
 def test_weights_stand_beside_others(table: Path, tmp_path: Path) -> None:

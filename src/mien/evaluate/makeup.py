@@ -35,6 +35,7 @@ from mien.evaluate.makeup_measures import (
     by_tone,
     exact_slopes,
     largest_gap,
+    left_of_skin,
     mean,
     measure,
     paint_pairs,
@@ -197,6 +198,8 @@ def evaluate_makeup(
     found = {name: measure(drawn, system) for name, system in systems.items()}
     made = {name: system.images for name, system in systems.items()} | {EXACT: drawn.exact}
     found[EXACT] = exact_slopes(drawn)
+    if "skin" in drawn.regions:
+        found[EDITED] |= left_of_skin(method, drawn)
     for name, measures in _likenesses(who, drawn, made, folder).items():
         found[name] |= measures
 

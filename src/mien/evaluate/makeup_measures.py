@@ -8,7 +8,7 @@ one picture each, with its interval over whole persons.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
 
@@ -50,6 +50,7 @@ class Pairs:
         y_cover: That of ``y``.
         masks: Regions of x, ``(N, 3, S, S)``.
         persons: ``(N,)`` equal for faces x of one person.
+        worn: Make-up of each pair.
         regions: That were painted and are measured.
         tones: ``(N,)`` bin of the skin of x (``mien.faces.colours.TONES``).
     """
@@ -65,6 +66,7 @@ class Pairs:
     y_cover: Tensor
     masks: Tensor
     persons: NDArray[np.int64]
+    worn: MakeupParameters
     regions: tuple[str, ...]
     tones: NDArray[np.int64]
 
@@ -102,7 +104,7 @@ def paint_pairs(
     masks = _in_batches(lambda a, p: region_masks(p, a.shape[-1], a), x, x_points)
     return Pairs(
         x, x_points, refs[:, :3], y_points, made[:, :3], next_[:, :3],
-        made[:, 3:], next_[:, 3:], refs[:, 3:], masks, persons, regions, tones,
+        made[:, 3:], next_[:, 3:], refs[:, 3:], masks, persons, worn, regions, tones,
     )  # fmt: skip
 
 
@@ -274,6 +276,24 @@ def measure(pairs: Pairs, system: System) -> dict[str, Measure]:
         found["PSNR of F(G(x, y)), dB"] = mean(_psnr(system.back, pairs.x))
         every = masks.amax(1, keepdim=True)
         found["PSNR of F(G(x, y)) in the regions, dB"] = mean(_psnr(system.back, pairs.x, every))
+    return found
+
+
+def left_of_skin(method: Any, pairs: Pairs) -> dict[str, Measure]:
+    """Return what removal leaves on the skin where one kind of make-up alone was worn."""
+    found = {}
+    for kind, other in (("blush", "foundation_opacity"), ("foundation", "blush_opacity")):
+        worn = pairs.worn.only("skin")
+        worn = replace(worn, **{other: torch.zeros_like(worn.blush_opacity)})
+        made = _in_batches(
+            lambda x, at, w: paint(x, at, w, ("skin",))[0], pairs.x, pairs.x_points, worn
+        )
+        removed = _in_batches(
+            lambda x, at: method.remove_makeup(x, landmarks=at).images, made, pairs.x_points
+        )
+        skin = pairs.masks[:, [REGIONS.index("skin")]]
+        left, whole = (_rows(colour_difference, z, pairs.x, skin)[:, 0] for z in (removed, made))
+        found[f"make-up left by removal %, skin, {kind} alone"] = share(left, whole)
     return found
 
 
