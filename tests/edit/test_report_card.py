@@ -59,7 +59,7 @@ def test_edits_keep_detail_and_background_of_a_large_portrait(toy_method, toy_fi
         photo[mask_in_photo(photo, face) == 0], edited[mask_in_photo(photo, face) == 0]
     )
     # Noise of a pixel is the worst case of resampling by a fraction of a pixel.
-    assert sharpness_ratio(photo, edited, face) > 0.5
+    assert sharpness_ratio(photo, edited, face) > 0.45
 
 
 def test_sheet_and_measures_are_written(tmp_path, toy_method, photo, toy_finder) -> None:
