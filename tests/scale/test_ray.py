@@ -70,8 +70,8 @@ def ray():
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_local_cluster_gives_the_codes_of_one_process(tmp_path, ray, table) -> None:
-    crops = ray.read_parquet(str(table), file_extensions=["parquet"])  # table.json is there, too
-    found = embed_dataset("lbp", crops, workers=2, batch_size=3)
+    faces = ray.read_parquet(str(table), file_extensions=["parquet"])  # table.json is there, too
+    found = embed_dataset("lbp", faces, workers=2, batch_size=3)
     got = {row["source"]: row for row in found.take_all()}
     expected = {row["source"]: row for row in embed("lbp", table).table.to_pylist()}
     assert sorted(got) == [f"t{i}" for i in range(10)]
