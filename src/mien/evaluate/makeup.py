@@ -379,7 +379,8 @@ def _figure(report: MakeupReport) -> Any:
         bars = np.nan_to_num(np.maximum(np.stack([values - ends[:, 0], ends[:, 1] - values]), 0))
         at = place + (k - (len(shown) - 1) / 2) * 0.8 / len(shown)
         label = f"{tone} (n {cells[0]['n']})"
-        right.bar(at, values, 0.8 / len(shown), yerr=bars, label=label)
+        # A list, as matplotlib 3.9 takes the errors of a single bar in an array for a number.
+        right.bar(at, values, 0.8 / len(shown), yerr=bars.tolist(), label=label)
     right.set_title("edited, by skin tone of x", fontsize=10)
     for axes in (left, right):
         axes.set_xticks(place, report.settings["regions"])
