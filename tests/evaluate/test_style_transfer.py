@@ -30,6 +30,7 @@ def test_every_question_is_answered(tmp_path: Path) -> None:
     )
     method = StyleTransfer(config).eval()
     method.calibrate()
+    method.neutral_directions[0] = torch.nn.functional.normalize(torch.randn(80), dim=0).view(10, 8)
     report = evaluate_transfer(
         method, tmp_path / "table", judge=small, pairs=4, search_pairs=1, generated=2, steps=4,
         layers=[(2, 3, 4)], splits=("val", "test"), out=tmp_path / "report", cache=False,
@@ -47,6 +48,8 @@ def test_every_question_is_answered(tmp_path: Path) -> None:
     more = measures["given layers 2, 3, 4: cosine to the source"]
     assert more["others"] == still["others"]
     assert more["value"] != still["value"]
+    directed = measures["directions away from neutral: cosine to the source"]
+    assert directed["value"] not in (still["value"], more["value"])
     assert report.layers["method"] == "all masks"
     assert report.layers["rank_of_configured"] >= 1
     assert "counted from 1" in report.markdown()

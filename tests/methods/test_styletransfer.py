@@ -307,6 +307,31 @@ def test_neutralise_needs_directions_and_takes_them_out(
     assert (relative * direction).sum((1, 2)).abs().max() < 1e-3
 
 
+def test_directions_take_over_the_drivers_share_and_leave_the_rest(
+    method: StyleTransfer, faces: Tensor
+) -> None:
+    able = StyleTransfer(replace(SMALL, invert_steps=0, transfer="directions")).eval()
+    able.load_state_dict(method.state_dict())
+    with pytest.raises(ConfigError, match="no directions"):
+        able.transfer_expression(faces, faces.flip(0))
+    direction = torch.nn.functional.normalize(torch.randn(160), dim=0).view(10, 16)
+    able.neutral_directions[0] = direction
+    still = able.transfer_expression(faces, faces.flip(0), 0.0).images
+    torch.testing.assert_close(still, faces, atol=1e-6, rtol=0)
+    assert not torch.equal(able.transfer_expression(faces, faces.flip(0)).images, faces)
+    source, target = torch.randn(2, 3, 10, 16).unbind()
+    moved, apart = (
+        (codes - source) / able.w_std for codes in (able.directed(source, target), target)
+    )
+    along = (apart * direction).sum((1, 2), keepdim=True)
+    torch.testing.assert_close(moved, along * direction, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        able.directed(source, target, 0.5), source + 0.5 * moved * able.w_std
+    )
+    with pytest.raises(ConfigError, match="transfer is one of"):
+        StyleTransfer(replace(SMALL, transfer="magic"))
+
+
 def test_video_starts_from_the_frame_before(method: StyleTransfer, faces: Tensor) -> None:
     still = itertools.repeat(faces[0])
     frames = [faces[1], faces[1], faces[1]]

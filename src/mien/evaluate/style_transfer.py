@@ -222,14 +222,16 @@ def evaluate_transfer(
     if ranking is not None and ranking.best not in ((), used):
         chosen.append(("found layers", ranking.best))
     head = slice(0, pairs)
-    sheets = []
-    for title, which in chosen:
-        made = run.transfer(source[head], one[head], two[head], which)
-        sheets.append(made)
+    titles = [f"{title} {', '.join(map(str, which))}" for title, which in chosen]
+    sheets = [run.transfer(source[head], one[head], two[head], which) for _, which in chosen]
+    if bool(method.neutral_directions.any()):
+        titles.append("directions away from neutral")
+        sheets.append(run.directed(source[head], one[head], two[head]))
+    for title, made in zip(titles, sheets, strict=True):
         for name, entry in run.judged(
             made, source[head], driver[head], one[head], persons, who, looks, folder
         ).items():
-            measures[f"{title} {', '.join(map(str, which))}: {name}"] = entry
+            measures[f"{title}: {name}"] = entry
     data_used = {
         "pairs": pairs,
         "search_pairs": search_pairs,
@@ -370,6 +372,14 @@ class _Run:
         mask = layer_mask(layers, source.shape[1])
         return _batched(
             lambda a, s1, s2: self.method.carried(a, s1, mix(s1, s2, mask), 1.0).images,
+            *(x, source, driver),
+        )
+
+    def directed(self, x: Tensor, source: Tensor, driver: Tensor) -> Tensor:
+        """Return I1 with s1 moved to s2 along the directions, ``(B, 3, S, S)``."""
+        method = self.method
+        return _batched(
+            lambda a, s1, s2: method.carried(a, s1, method.directed(s1, s2), 1.0).images,
             *(x, source, driver),
         )
 

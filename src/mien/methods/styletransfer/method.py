@@ -23,7 +23,8 @@ file, ``video``. Deviations and choices:
 Additions: the encoder (stage ``encode``), which inversion starts from and which gives the codes in
 one pass; the strength; the difference to a neutral picture of the driver; ``neutralise`` by
 directions between codes of neutral and other faces, where the weights have some
-(``tools/fit_neutral.py``); pivotal tuning; a joint optimisation of both.
+(``tools/fit_neutral.py``); ``transfer: directions``, which moves the share of s1 along them to that
+of s2 and leaves all else of every layer alone; pivotal tuning; a joint optimisation of both.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ from mien.methods.styletransfer.networks import Encoder, Perceptual, distance
 from mien.nets.stylegan import ARCHITECTURES, Generator
 
 CARRIES = ("change", "drawn")
+TRANSFERS = ("layers", "directions")
 _SAMPLES = 10_000  # of w, for its mean and deviations (StyleGAN2's projector)
 _LAST = "synthesis.blocks.4.const"  # every generator has it
 
@@ -89,6 +91,7 @@ class StyleTransfer(Method):
         invert_rate: float = 0.05  # its learning rate, in deviations
         tune_steps: int = 0  # of pivotal tuning in an edit
         carry: str = "change"  # or "drawn"
+        transfer: str = "layers"  # or "directions"
         directions: int = 7  # room for directions away from neutral
 
     stages = ("encode",)
@@ -335,15 +338,24 @@ class StyleTransfer(Method):
             drivers: I2, one each or one for all.
             strength: From 0 (the image itself) to 1.
             neutral: A neutral picture of each driver: the layers then move by s2 - s2_neutral.
-            layers: Expression layers, from 0; those of the configuration if None.
+            layers: Expression layers, from 0; as the configuration says if None: its layers, or
+                the directions away from neutral.
+
+        Raises:
+            ConfigError: A strength out of range, or ``transfer: directions`` without directions.
         """
         x = self._start(images, strength)
         driver = self._resize(drivers)
+        by_directions = layers is None and self.config.transfer == "directions"
+        if by_directions and not bool(self.neutral_directions.any()):
+            raise ConfigError("These weights have no directions; config.transfer is layers.")
         inputs = [x, driver] if neutral is None else [x, driver, self._resize(neutral)]
         found = torch.split(self._found(torch.cat(inputs)), [len(i) for i in inputs])
         source, target = found[0], found[1].expand_as(found[0])
         if neutral is not None:
             target = source + target - found[2].expand_as(source)
+        if by_directions:
+            return self.carried(x, source, self.directed(source, target, strength), strength)
         chosen = self.config.expression_layers if layers is None else layers
         mask = layer_mask(chosen, self.g.num_ws, x.device)
         return self.carried(x, source, mix(source, target, mask, strength), strength)
@@ -365,10 +377,20 @@ class StyleTransfer(Method):
         """
         x = self._start(images, strength)
         source = self._found(x)
-        relative = (source - self.neutral_mean) / self.w_std
+        neutral = self.neutral_mean.expand_as(source)
+        return self.carried(x, source, self.directed(source, neutral, strength), strength)
+
+    def directed(self, source: Tensor, target: Tensor, strength: float = 1.0) -> Tensor:
+        """Move codes along the directions away from neutral to where others lie along them.
+
+        Args:
+            source: s1 ``(B, L, W)``.
+            target: s2, the same shape.
+            strength: From 0 to 1.
+        """
         basis = self.neutral_directions.flatten(1)
-        share = (relative.flatten(1) @ basis.mT @ basis).view_as(source) * self.w_std
-        return self.carried(x, source, source - strength * share, strength)
+        apart = ((target - source) / self.w_std).flatten(1)
+        return source + strength * (apart @ basis.mT @ basis).view_as(source) * self.w_std
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor) -> Tensor:
@@ -448,6 +470,8 @@ def _check(config: StyleTransfer.Config) -> None:
         raise ConfigError(f"architecture is one of {', '.join(ARCHITECTURES)}.")
     if c.carry not in CARRIES:
         raise ConfigError(f"carry is one of {', '.join(CARRIES)}, not {c.carry!r}.")
+    if c.transfer not in TRANSFERS:
+        raise ConfigError(f"transfer is one of {', '.join(TRANSFERS)}, not {c.transfer!r}.")
     for key in ("width", "channel_base", "channel_max", "z_dim", "w_dim", "directions"):
         if getattr(c, key) < 1:
             raise ConfigError(f"{key} is at least 1, not {getattr(c, key)}.")
