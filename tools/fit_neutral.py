@@ -24,6 +24,7 @@ from mien.evaluate.swap_measures import run_batches
 from mien.files.errors import MienError, TableError
 from mien.files.weights import load_weights, save_weights
 from mien.methods.styletransfer import StyleTransfer
+from mien.methods.styletransfer.method import TRANSFERS
 
 
 def differences(method: StyleTransfer, cache: FaceCache) -> tuple[torch.Tensor, dict]:
@@ -59,6 +60,9 @@ def main() -> None:
     parser.add_argument("weights", help="weights of styletransfer")
     parser.add_argument("table", nargs="+", help="tables of faces with expressions")
     parser.add_argument("--out", type=Path, required=True, help="folder of the result")
+    parser.add_argument(
+        "--transfer", choices=TRANSFERS, help="how expressions are put on; as before without"
+    )
     parser.add_argument("--least", type=int, default=20, help="pictures that an expression needs")
     args = parser.parse_args()
     try:
@@ -87,6 +91,8 @@ def main() -> None:
     tensors["neutral_mean"] = torch.stack([mean for mean, _ in parts]).mean(0)
     card["neutral"] = {n: sums[n][1] for n in kept}
     card["tasks"] = ["neutralise"]
+    if args.transfer:
+        card["config"]["transfer"] = args.transfer
     card["data"] = [*card["data"], *(cache.named() for cache in caches)]
 
     del card["sha256"]
