@@ -131,6 +131,9 @@ def test_a_sheet_of_all_methods(run: Run, tmp_path: Path) -> None:
     )
     assert (code, said.strip()) == (0, str(out))
     assert read_image(out).shape[1] == 4 * 256  # photo, derl, facecycle, styletransfer
+    code, _, error = run("edit", "a.jpg", "--neutralise", "-m", "all", "--report", "--out", out)
+    assert code == 2
+    assert "--report is of one method" in error
 
 
 def test_version(run: Run) -> None:

@@ -204,6 +204,8 @@ def edit(
             return
     common["face"] = face or "only"
     if method == "all":
+        if report:
+            raise ConfigError("--report is of one method; leave it or --method all out.")
         done = compare(sources, steps, **common)
     else:
         done = edit_photos(sources, steps, overwrite=overwrite, report=report, **common)
