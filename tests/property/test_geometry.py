@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -95,6 +95,7 @@ def test_landmarks_that_are_not_finite_are_one_plain_error(place, value, axis) -
     where=st.tuples(st.floats(-500, 500), st.floats(-500, 500)),
     crop=st.sampled_from(["tight", "ffhq"]),
 )
+@example(where=(0.0, 1.47579079e-293), crop="ffhq")
 def test_landmarks_in_one_place_are_one_plain_error(where, crop) -> None:
     with pytest.raises(FaceError, match="coincide"):
         crop_to_photo(np.full((68, 2), where), crop)

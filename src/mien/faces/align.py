@@ -67,7 +67,7 @@ def crop_to_photo(landmarks: NDArray[Any], crop: str = "tight", size: int = 112)
         # Umeyama in the plane: one complex number is scale and rotation, and never mirrors.
         spread = (abs(centred) ** 2).sum(-1)
         turn = (centred.conj() * (target - target_centre)).sum(-1)
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             # Of points in one place only rounding is left, and that over itself is any number.
             turn = np.where(spread > _LEAST_SPREAD, spread / turn, 0)
         shift = centre - turn * target_centre
@@ -76,8 +76,8 @@ def crop_to_photo(landmarks: NDArray[Any], crop: str = "tight", size: int = 112)
         across, down = right - left, mouth - eyes
         axis = across - 1j * down
         reach = np.maximum(abs(across) * 2.0, abs(down) * 1.8)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            turn = axis / abs(axis) * reach * 2 / size
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            turn = np.where(reach**2 > _LEAST_SPREAD, axis / abs(axis) * reach * 2 / size, 0)
         shift = eyes + 0.1 * down - turn * (1 + 1j) * (size - 1) / 2
     if not np.all(np.isfinite(turn) & np.isfinite(shift) & (abs(turn) > 1e-6)):
         raise FaceError("The landmarks of a face coincide; it cannot be aligned.")
