@@ -144,10 +144,8 @@ def edit_photos(
         from mien.edit.report_card import write_summary
 
         cards = [_card(target).with_suffix(".json") for target in done.finished + done.written]
-        cards = [
-            card for card in cards if card.is_file()
-        ]  # none if an earlier run wrote no reports
-        if cards:
+        cards = [card for card in cards if card.is_file()]
+        if cards:  # an earlier run may have written none
             done = replace(done, report=Path(out) / "report.json")
             write_summary(Path(out) / "report.json", cards)
     return done
