@@ -346,19 +346,28 @@ class StyleTransfer(Method):
         """
         x = self._start(images, strength)
         driver = self._resize(drivers)
-        by_directions = layers is None and self.config.transfer == "directions"
-        if by_directions and not bool(self.neutral_directions.any()):
-            raise ConfigError("These weights have no directions; config.transfer is layers.")
         inputs = [x, driver] if neutral is None else [x, driver, self._resize(neutral)]
         found = torch.split(self._found(torch.cat(inputs)), [len(i) for i in inputs])
         source, target = found[0], found[1].expand_as(found[0])
         if neutral is not None:
             target = source + target - found[2].expand_as(source)
-        if by_directions:
-            return self.carried(x, source, self.directed(source, target, strength), strength)
+        mixed = self.exchanged(source, target, strength, layers)
+        return self.carried(x, source, mixed, strength)
+
+    def exchanged(
+        self,
+        source: Tensor,
+        target: Tensor,
+        strength: float = 1.0,
+        layers: tuple[int, ...] | None = None,
+    ) -> Tensor:
+        """Give s1 ``(B, L, W)`` the expression of s2, by layers or as the configuration says."""
+        if layers is None and self.config.transfer == "directions":
+            if not bool(self.neutral_directions.any()):
+                raise ConfigError("These weights have no directions; config.transfer is layers.")
+            return self.directed(source, target, strength)
         chosen = self.config.expression_layers if layers is None else layers
-        mask = layer_mask(chosen, self.g.num_ws, x.device)
-        return self.carried(x, source, mix(source, target, mask, strength), strength)
+        return mix(source, target, layer_mask(chosen, self.g.num_ws, source.device), strength)
 
     @property
     def neutralise(self) -> Callable[..., Edit]:

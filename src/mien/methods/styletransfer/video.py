@@ -10,8 +10,7 @@ from torch import Tensor
 
 from mien.files.errors import ConfigError
 from mien.methods.base import Edit
-from mien.methods.styletransfer.inversion import Settings, layer_mask
-from mien.methods.styletransfer.masks import mix
+from mien.methods.styletransfer.inversion import Settings
 from mien.methods.styletransfer.method import StyleTransfer
 
 
@@ -56,7 +55,6 @@ def transfer_video(
     first = first or Settings(method.config.invert_steps, method.config.invert_rate)
     # The schedule of a long descent would jump away from codes that are nearly right.
     after = replace(first, steps=later, learning_rate=first.learning_rate / 2)
-    mask = layer_mask(method.config.expression_layers, method.g.num_ws, method.w_std.device)
     rest = None if neutral is None else method.invert(neutral[None], first).codes
     codes: Tensor | None = None
     mean: Tensor | None = None
@@ -70,4 +68,4 @@ def transfer_video(
         source, target = mean[:1], mean[1:]
         if rest is not None:
             target = source + target - rest
-        yield method.carried(pair[:1], source, mix(source, target, mask, strength), strength)
+        yield method.carried(pair[:1], source, method.exchanged(source, target, strength), strength)
